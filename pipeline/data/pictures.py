@@ -1,0 +1,79 @@
+"""Image files of a contest: their sizes, and masks drawn one to a file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from pipeline.errors import InputError
+from pipeline.masks.runs import Runs, from_dense, to_coco
+
+PIXELS = 178_956_970  # the most that Pillow opens without being told to; a larger header is a fault or an attack
+
+
+def read_size(root: Path, name: str) -> tuple[int, int]:
+    """(height, width) in pixels of the image `name` inside `root`, from the file's header.
+
+    The rest of the file is looked at as far as is cheap: checksums of a PNG, an eighth of the resolution of a JPEG,
+    so that a truncated file is found now and not in the middle of a training. Raises InputError.
+    """
+    with _opened(root, name) as image:
+        width, height = image.size
+        if image.format == "PNG":
+            image.verify()
+        else:
+            image.draft("L", (width // 8, height // 8))
+            image.load()
+    return height, width
+
+
+def read_mask(root: Path, name: str, size: tuple[int, int]) -> str:
+    """COCO counts of the pixels that are not black; transparency is not looked at.
+
+    size: (height, width) in pixels of the image that the mask belongs to. Raises InputError where the mask has
+    another size, has no foreground or is no image.
+    """
+    with _opened(root, name) as image:
+        got = (image.height, image.width)
+        if got != size:
+            raise InputError(
+                f"{name}: the mask has height {got[0]} and width {got[1]}, its image has height {size[0]} and "
+                f"width {size[1]}. Correct or remove the mask in {root}."
+            )
+        plain = image if image.mode in ("1", "L", "F") or image.mode[0] == "I" else image.convert("RGB")
+        box = plain.getbbox()
+        if box is None:
+            raise InputError(f"{name}: the mask has no foreground, every pixel is 0. Remove the file from {root}.")
+        left, right = box[0], box[2]
+        columns = np.asarray(plain.crop((left, 0, right, size[0])))
+    return to_coco(_widened(np.any(columns.reshape(size[0], right - left, -1), axis=2), left, size))[0]
+
+
+def _widened(columns: np.ndarray, left: int, size: tuple[int, int]) -> Runs:
+    """Runs of one mask on the whole canvas from its columns, bool (H, w), that begin at column `left`."""
+    runs = from_dense(columns[None])
+    shift = left * size[0]  # whole columns before it: the pixels keep their order
+    return Runs(size, 1, runs.start + shift, runs.stop + shift, runs.instance)
+
+
+@contextmanager
+def _opened(root: Path, name: str) -> Iterator[Image.Image]:
+    """The opened image, its header read; every way in which a file can fail to be an image becomes an InputError."""
+    path = root / name
+    if not path.resolve().is_relative_to(root.resolve()):
+        raise InputError(f"{name}: leads out of the contest's folder {root}, to {path.resolve()}. Copy the file there.")
+    try:
+        with Image.open(path) as image:
+            if image.width * image.height > PIXELS:
+                raise Image.DecompressionBombError
+            yield image
+    except Image.DecompressionBombError as error:
+        raise InputError(f"{name}: claims more than {PIXELS} pixels. Check the file in {root}.") from error
+    except UnidentifiedImageError as error:
+        raise InputError(f"{name}: is no image of a known format. Unpack it again into {root}.") from error
+    except (OSError, SyntaxError, ValueError, EOFError) as error:  # what Pillow's readers raise on damaged files
+        raise InputError(f"{name}: is no image that can be read ({error}). Unpack it again into {root}.") from error

@@ -1,0 +1,214 @@
+"""Every on-disk format of the line, read and written, each write atomic: a file under its final name is whole."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pipeline.errors import InputError
+from pipeline.instances import Detections, Instances
+
+DETECTIONS_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Where one contest's files lie on this machine.
+
+    data: the contest's folder as Kaggle unpacks it. output: holds all that is made. submissions: the records.
+    """
+
+    data: Path
+    output: Path
+    submissions: Path
+
+    @property
+    def annotations(self) -> Path:
+        """Truth of the training images, COCO JSON."""
+        return self.output / "annotations.json"
+
+    @property
+    def test(self) -> Path:
+        """The test images, COCO JSON without annotations."""
+        return self.output / "test.json"
+
+    @property
+    def folds(self) -> Path:
+        """CSV of image_id, fold."""
+        return self.output / "folds.csv"
+
+    @property
+    def statistics(self) -> Path:
+        """What was measured of the truth, JSON."""
+        return self.output / "statistics.json"
+
+    @property
+    def submission(self) -> Path:
+        """The checked CSV for the contest."""
+        return self.output / "submission.csv"
+
+    def run(self, run: str) -> Path:
+        """The folder of a training run."""
+        return self.output / "runs" / run
+
+    def fold(self, run: str, fold: int) -> Path:
+        """The folder of one fold of a run."""
+        return self.run(run) / f"fold{fold}"
+
+
+@contextlib.contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path`, renamed to it when the block ends well, deleted when it does not."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        yield partial
+        with open(partial, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read_json(path: Path, made_by: str) -> Any:
+    """The content of a JSON file. Raises InputError naming the stage (`made_by`) that makes it when it is missing."""
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist; the stage `{made_by}` makes it") from None
+    except ValueError as error:
+        raise InputError(f"{path} is no JSON ({error}); delete it and run `{made_by}` again") from None
+
+
+def write_json(path: Path, value: Any, indent: int | None = None) -> None:
+    """Compact JSON unless `indent` is given; NaN is refused with ValueError."""
+    separators = (",", ":") if indent is None else None
+    text = json.dumps(value, indent=indent, separators=separators, allow_nan=False, ensure_ascii=False)
+    with atomic(path) as partial:
+        partial.write_text(text + "\n", encoding="utf-8")
+
+
+def read_coco(path: Path) -> dict[str, Any]:
+    """COCO JSON that `convert` wrote. Raises InputError for another file or another version of it."""
+    coco = read_json(path, "convert")
+    info = coco.get("info", {}) if isinstance(coco, dict) else {}
+    _check_version(path, info, "maskline-coco", 1, "convert")
+    return dict(coco)
+
+
+def write_coco(path: Path, coco: Mapping[str, Any]) -> None:
+    """See INTERFACE in `pipeline.data.contest` for the content; written as compact JSON."""
+    write_json(path, coco)
+
+
+def read_folds(path: Path) -> dict[str, int]:
+    """Fold of each training image by the contest's id, in the order of the file."""
+    try:
+        table = pd.read_csv(path, dtype={"image_id": str, "fold": int}, keep_default_na=False)
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist; the stage `convert` makes it") from None
+    return dict(zip(table["image_id"], table["fold"].tolist(), strict=True))
+
+
+def write_folds(path: Path, folds: Mapping[str, int]) -> None:
+    """CSV with the columns image_id and fold."""
+    table = pd.DataFrame({"image_id": list(folds.keys()), "fold": list(folds.values())})
+    with atomic(path) as partial:
+        table.to_csv(partial, index=False, lineterminator="\n")
+
+
+def write_detections(path: Path, detections: Sequence[Detections]) -> None:
+    """npz of flat columns over all images and offsets (n + 1,) per image; mask probabilities as uint8 of 255.
+
+    All detections share one mask size M. The bytes depend on the content alone.
+    """
+    sides = {d.masks.shape[-1] for d in detections}
+    if len(sides) > 1:
+        raise ValueError(f"detections of several mask sizes in one file: {sorted(sides)}")
+    side = sides.pop() if sides else 0
+    masks = [np.rint(d.masks * 255).astype(np.uint8) for d in detections]
+    columns = {
+        "version": np.array(DETECTIONS_VERSION),
+        "image_id": np.array([d.image_id for d in detections], dtype=np.str_),
+        "size": np.array([d.size for d in detections], dtype=np.int64).reshape(-1, 2),
+        "offset": np.cumsum([0] + [len(d) for d in detections]).astype(np.int64),
+        "boxes": np.concatenate([d.boxes for d in detections] or [np.zeros((0, 4), np.float32)]),
+        "scores": np.concatenate([d.scores for d in detections] or [np.zeros(0, np.float32)]),
+        "labels": np.concatenate([d.labels for d in detections] or [np.zeros(0, np.int64)]),
+        "masks": np.concatenate(masks or [np.zeros((0, side, side), np.uint8)]),
+    }
+    with atomic(path) as partial, open(partial, "wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **columns)
+
+
+def read_detections(path: Path, made_by: str = "predict") -> list[Detections]:
+    """Inverse of `write_detections`, up to the rounding of mask probabilities to 1/255."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            columns = {name: archive[name] for name in archive.files}
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist; the stage `{made_by}` makes it") from None
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path} is no detections file ({error}); run `{made_by}` again") from None
+    if int(columns.get("version", -1)) != DETECTIONS_VERSION:
+        raise InputError(f"{path}: wanted a detections file of version {DETECTIONS_VERSION}; run `{made_by}` again")
+    return [_detections_of(columns, i) for i in range(len(columns["image_id"]))]
+
+
+def _detections_of(columns: Mapping[str, Any], i: int) -> Detections:
+    part = slice(int(columns["offset"][i]), int(columns["offset"][i + 1]))
+    masks = columns["masks"][part].astype(np.float32) / np.float32(255)
+    size = (int(columns["size"][i][0]), int(columns["size"][i][1]))
+    flat = (columns["boxes"][part], columns["scores"][part], columns["labels"][part])
+    return Detections(str(columns["image_id"][i]), size, *flat, masks)
+
+
+def write_instances(path: Path, instances: Sequence[Instances], coco: Mapping[str, Any]) -> None:
+    """COCO results JSON; `coco` gives the integer id of each image."""
+    number = {image["name"]: image["id"] for image in coco["images"]}
+    rows = [
+        {
+            "image_id": number[one.image_id],
+            "category_id": int(label),
+            "score": round(float(score), 6),
+            "segmentation": rle,
+        }
+        for one in instances
+        for label, score, rle in zip(one.labels, one.scores, one.rles(), strict=True)
+    ]
+    write_json(path, rows)
+
+
+def read_instances(path: Path, coco: Mapping[str, Any], image_ids: Sequence[str] | None = None) -> list[Instances]:
+    """Instances of the images of `coco` (of those named, in that order); an image without results is empty."""
+    rows = read_json(path, "postprocess")
+    by_image: dict[int, list[dict[str, Any]]] = {}
+    for row in rows:
+        by_image.setdefault(row["image_id"], []).append(row)
+    images = {image["name"]: image for image in coco["images"]}
+    names = list(images) if image_ids is None else image_ids
+    return [_instances_of(images[name], by_image.get(images[name]["id"], [])) for name in names]
+
+
+def _instances_of(image: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Instances:
+    return Instances(
+        image["name"],
+        (image["height"], image["width"]),
+        np.array([row["score"] for row in rows], np.float32),
+        np.array([row["category_id"] for row in rows], np.int64),
+        tuple(row["segmentation"]["counts"] for row in rows),
+    )
+
+
+def _check_version(path: Path, found: Mapping[str, Any], form: str, version: int, made_by: str) -> None:
+    got = (found.get("format"), found.get("version"))
+    if got != (form, version):
+        raise InputError(f"{path}: wanted {form} of version {version}, got {got[0]} of {got[1]}; run `{made_by}` again")

@@ -1,0 +1,1 @@
+"""From images to decided instances: detect, fuse, post-process."""

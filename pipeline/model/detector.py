@@ -1,0 +1,197 @@
+"""The detector: torchvision's Mask R-CNN built from its parts, sized by what was measured of the data."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
+
+from pipeline.instances import Detections
+from pipeline.model.backbone import STRIDES, Backbone, build_backbone
+from pipeline.model.heads import AlignedPool, Heads
+
+_ASPECTS = (0.5, 1.0, 2.0)
+
+
+@dataclass(frozen=True)
+class MaskRCNN:
+    """What detector to build. Null means: derived from the statistics of the data, see `sized`.
+
+    weights: "coco" (torchvision's, for resnet50), "imagenet" (backbone only), "none", or a weights file of `train`.
+    mask_size: M, bins per side of a mask. scale: factor on the image's sides before the backbone.
+    anchors: side in pixels of the anchors of the five levels. detections: the most an image may have.
+    proposals: kept after the proposal network's NMS; candidates: before it, per level.
+    box_samples: boxes per image that train the box head. score_floor, nms: of detections, 0 to 1.
+    """
+
+    backbone: Backbone
+    weights: str
+    mask_size: int
+    scale: float
+    anchors: tuple[float, ...] | None
+    detections: int | None
+    proposals: int | None
+    candidates: int | None
+    box_samples: int
+    score_floor: float
+    nms: float
+
+    def sized(self, statistics: Mapping[str, Any]) -> MaskRCNN:
+        """The same with every null replaced by a number derived from `statistics`, as `convert` measures them.
+
+        Detections: half more than the fullest image has, at least 100. Anchors: the smallest is the 5 % quantile of
+        the box sides, each level doubles it. Proposals: twice the detections.
+        """
+        fullest = statistics["per_image"]["max"] or 0
+        smallest = (statistics["box_side"]["p05"] or 16) * self.scale
+        detections = self.detections or max(100, math.ceil(1.5 * fullest))
+        # Powers of two, so that a few more images do not change the model; 4 px is the finest cell.
+        base = 2.0 ** min(max(round(math.log2(smallest)), 2), 5)
+        return dataclasses.replace(
+            self,
+            detections=detections,
+            anchors=self.anchors or tuple(base * 2**level for level in range(len(STRIDES))),
+            proposals=self.proposals or max(500, 2 * detections),
+            candidates=self.candidates or max(1000, 2 * detections),
+        )
+
+    def build(self, categories: int, pretrained: bool = True) -> Detector:
+        """The module for `categories` classes. Every field must be set (see `sized`).
+
+        pretrained: load the ImageNet weights that `weights` names; other weights are loaded by `pipeline.model.weights`.
+        """
+        if self.anchors is None or self.proposals is None or self.candidates is None or self.detections is None:
+            raise ValueError("the detector has no sizes yet: call sized(statistics) first")
+        backbone = build_backbone(self.backbone, pretrained and self.weights == "imagenet")
+        return Detector(self, backbone, categories).to(memory_format=torch.channels_last)
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> MaskRCNN:
+        """Inverse of `dataclasses.asdict`, also after a journey through JSON or a weights file."""
+        backbone = {**plain["backbone"]}
+        backbone["mean"], backbone["std"] = tuple(backbone["mean"]), tuple(backbone["std"])
+        return cls(**{**plain, "backbone": Backbone(**backbone), "anchors": tuple(plain["anchors"])})
+
+
+class Detector(nn.Module):
+    """Images in, losses or detections out; parameters are named as in torchvision's Mask R-CNN.
+
+    Under autocast the heavy modules run in low precision and hand on float32: boxes computed in bfloat16 would be
+    off by pixels.
+    """
+
+    def __init__(self, spec: MaskRCNN, backbone: nn.Module, categories: int):
+        super().__init__()
+        self.spec, self.backbone = spec, backbone
+        self.rpn, self.roi_heads = _proposals(spec), _heads(spec, categories)
+        self.register_buffer("mean", torch.tensor(spec.backbone.mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(spec.backbone.std).view(3, 1, 1), persistent=False)
+        for part in (self.backbone, self.rpn.head, self.roi_heads.box_predictor, self.roi_heads.mask_predictor):
+            part.register_forward_hook(_to_float32)
+
+    def forward(self, images: list[Tensor], targets: list[dict[str, Any]] | None = None) -> Any:
+        """Training: a dict of losses. Otherwise a dict per image, in its own pixels.
+
+        images: uint8 (3, H, W), of any sizes. targets: per image boxes float32 (n, 4), half-open xyxy pixels; labels
+        int64 (n,) from 1; masks `Windows`. Result: boxes float32 (n, 4), labels int64 (n,), scores float32 (n,)
+        in falling order, masks float32 (n, M, M) in the box's frame.
+        """
+        batch, sizes = self._batch(images)
+        scaled = None if targets is None else [self._scaled(target) for target in targets]
+        features = self.backbone(batch)
+        proposals, losses = self.rpn(ImageList(batch, sizes), features, scaled)
+        results, more = self.roi_heads(features, proposals, sizes, scaled)
+        if self.training:
+            return losses | more
+        for result, image, size in zip(results, images, sizes, strict=True):
+            factor = [image.shape[-1] / size[1], image.shape[-2] / size[0]] * 2
+            result["boxes"] = result["boxes"] * result["boxes"].new_tensor(factor)
+        return results
+
+    def _batch(self, images: list[Tensor]) -> tuple[Tensor, list[tuple[int, int]]]:
+        """Normalised images (B, 3, h, w), padded right and below to a multiple of 32, and their own sizes."""
+        planes = [(image / 255 - self.mean) / self.std for image in images]
+        if self.spec.scale != 1:
+            planes = [
+                functional.interpolate(plane[None], scale_factor=self.spec.scale, mode="bilinear", antialias=True)[0]
+                for plane in planes
+            ]
+        sizes = [(plane.shape[-2], plane.shape[-1]) for plane in planes]
+        height, width = (-(-max(side) // 32) * 32 for side in zip(*sizes, strict=True))
+        padded = [functional.pad(p, (0, width - p.shape[-1], 0, height - p.shape[-2])) for p in planes]
+        return torch.stack(padded).contiguous(memory_format=torch.channels_last), sizes
+
+    def _scaled(self, target: dict[str, Any]) -> dict[str, Any]:
+        return target if self.spec.scale == 1 else {**target, "boxes": target["boxes"] * self.spec.scale}
+
+    @torch.inference_mode()
+    def detect(self, image: Tensor, image_id: str) -> Detections:
+        """Detections of one image, uint8 (3, H, W), on any device; the module must be in evaluation mode."""
+        device = self.mean.device
+        result = {name: column.cpu().numpy() for name, column in self([image.to(device)])[0].items()}
+        return Detections(
+            image_id,
+            (image.shape[-2], image.shape[-1]),
+            result["boxes"].astype(np.float32),
+            result["scores"].astype(np.float32),
+            result["labels"].astype(np.int64),
+            result["masks"].astype(np.float32),
+        )
+
+
+def _proposals(spec: MaskRCNN) -> RegionProposalNetwork:
+    """torchvision's proposal network with its defaults, but anchors and caps of the data."""
+    anchors = AnchorGenerator(tuple((side,) for side in spec.anchors or ()), (_ASPECTS,) * len(STRIDES))
+    before = {"training": spec.candidates, "testing": spec.candidates}
+    after = {"training": spec.proposals, "testing": spec.proposals}
+    head = RPNHead(spec.backbone.channels, len(_ASPECTS))
+    return RegionProposalNetwork(anchors, head, 0.7, 0.3, 256, 0.5, before, after, 0.7)
+
+
+def _heads(spec: MaskRCNN, categories: int) -> Heads:
+    """torchvision's heads with its defaults, but aligned pooling, Windows as masks, and caps of the data."""
+    channels, classes = spec.backbone.channels, categories + 1
+    if spec.mask_size % 2:
+        raise ValueError(f"model.mask_size: wanted an even number, got {spec.mask_size}")
+    # Levels by the size of the anchors: the finest anchor belongs to the finest level, whatever its size in pixels.
+    finest = (spec.anchors or (32.0,))[0]
+    scale = round(224 * finest / 32)
+    return Heads(
+        box_roi_pool=AlignedPool(STRIDES[:-1], 7, scale),
+        box_head=TwoMLPHead(channels * 7 * 7, 1024),
+        box_predictor=FastRCNNPredictor(1024, classes),
+        fg_iou_thresh=0.5,
+        bg_iou_thresh=0.5,
+        batch_size_per_image=spec.box_samples,
+        positive_fraction=0.25,
+        bbox_reg_weights=None,
+        score_thresh=spec.score_floor,
+        nms_thresh=spec.nms,
+        detections_per_img=spec.detections,
+        mask_roi_pool=AlignedPool(STRIDES[:-1], spec.mask_size // 2, scale),
+        mask_head=MaskRCNNHeads(channels, (channels,) * 4, 1),
+        mask_predictor=MaskRCNNPredictor(channels, channels, classes),
+    )
+
+
+def _to_float32(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+    """A forward hook: whatever a heavy module computed in, its output is float32."""
+    if isinstance(output, Tensor):
+        return output.float()
+    if isinstance(output, dict):
+        return {name: _to_float32(_module, _inputs, value) for name, value in output.items()}
+    return type(output)(_to_float32(_module, _inputs, value) for value in output)
+
+

@@ -1,0 +1,85 @@
+"""Pictures: outlines on images, made to be read when cells crowd. Figures are returned, never shown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from numpy.typing import NDArray
+
+from pipeline.masks.runs import Runs, split_columns
+
+# Okabe and Ito's palette, told apart by colour-blind readers; misses are dashed besides.
+HIT, MISS, FALSE_ALARM = "#009E73", "#E69F00", "#CC79A7"
+
+
+@dataclass(frozen=True, eq=False)
+class Panel:
+    """One image with its truth and its prediction.
+
+    image: uint8 (H, W, 3). truth, predicted: masks on that canvas. hit_truth, hit_predicted: bool (N,), which of them
+    found a partner. title: one line.
+    """
+
+    image: NDArray[np.uint8]
+    truth: Runs
+    predicted: Runs
+    hit_truth: NDArray[np.bool_]
+    hit_predicted: NDArray[np.bool_]
+    title: str
+
+
+def comparison(panels: Sequence[Panel]) -> Figure:
+    """Images side by side, above as they are, below with outlines of hits, misses and false alarms (IoU over .5)."""
+    columns = max(len(panels), 1)
+    figure = Figure(figsize=(4.2 * columns, 8.8), layout="constrained")
+    axes = figure.subplots(2, columns, squeeze=False)
+    for column, panel in enumerate(panels):
+        for axis in axes[:, column]:
+            axis.imshow(panel.image)
+        axes[0, column].set_title(panel.title, fontsize=10)
+        draw(axes[1, column], panel)
+        counts = (panel.hit_predicted.sum(), (~panel.hit_truth).sum(), (~panel.hit_predicted).sum())
+        axes[1, column].set_title("{} hits, {} missed, {} false alarms".format(*counts), fontsize=10)
+    for axis in axes.ravel():
+        axis.set_axis_off()
+    lines = [Line2D([], [], color=HIT), Line2D([], [], color=MISS, linestyle="--"), Line2D([], [], color=FALSE_ALARM)]
+    figure.legend(lines, ["hit", "missed (truth)", "false alarm"], loc="outside lower center", ncols=3, frameon=False)
+    return figure
+
+
+def draw(axis: object, panel: Panel) -> None:
+    """Outlines of one panel on a matplotlib axis: predictions as found, truth only where it was missed."""
+    parts = (
+        (panel.predicted.select(panel.hit_predicted), HIT, "solid"),
+        (panel.predicted.select(~panel.hit_predicted), FALSE_ALARM, "solid"),
+        (panel.truth.select(~panel.hit_truth), MISS, "dashed"),
+    )
+    for runs, colour, style in parts:
+        lines = LineCollection(outlines(runs), colors=colour, linestyles=style, linewidths=0.9)
+        axis.add_collection(lines)  # type: ignore[attr-defined]
+
+
+def outlines(runs: Runs) -> NDArray[np.float64]:
+    """Borders of all masks as segments (S, 2, 2) of x, y in image coordinates, where pixel (0, 0) has its centre at 0, 0.
+
+    A segment is the side that a mask's pixel shares with a pixel outside the mask.
+    """
+    x, top, bottom, run = split_columns(runs)
+    level = [np.stack([x, at, x + 1, at], 1) for at in (top, bottom)]
+    owner = runs.instance[run]
+    height = runs.size[0]
+    pixel = (owner * (runs.size[1] + 2) + x) * height
+    # A side between two columns is a border where exactly one of them holds the row.
+    ends = np.concatenate([pixel + top, pixel + bottom, pixel + height + top, pixel + height + bottom])
+    ends.sort()
+    begin, end = ends[0::2], ends[1::2]
+    real = end > begin
+    column, row = np.divmod(begin[real], height)
+    at = column % (runs.size[1] + 2)
+    upright = np.stack([at, row, at, row + (end - begin)[real]], 1)
+    return np.concatenate([*level, upright]).reshape(-1, 2, 2) - 0.5

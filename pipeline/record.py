@@ -1,0 +1,167 @@
+"""What makes a result reproducible: fingerprints of settings and files, and the stamp of a finished step.
+
+Standard library only. A step's stamp lies beside its outputs and says from which inputs and settings they were made,
+so that the same step is not done twice and a changed one is never mistaken for done.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Iterable, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+STAMP_VERSION = 1
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's bytes, hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def folder_state(paths: Iterable[Path]) -> str:
+    """A hash of names, sizes and modification times: notices a changed picture without reading all of them."""
+    lines = []
+    for path in sorted(paths):
+        state = path.stat()
+        lines.append(f"{path.name} {state.st_size} {state.st_mtime_ns}")
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def describe(value: Any) -> Any:
+    """Settings as plain data for JSON or YAML: dataclasses and partial objects become mappings with their name.
+
+    The same settings give the same description in every process. Raises TypeError for an object that has no
+    description which would stay the same.
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {field.name: describe(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {"_target_": _name(type(value)), **fields}
+    if isinstance(value, functools.partial):
+        return {"_target_": _name(value.func), "_partial_": True, **describe(value.keywords)}
+    if isinstance(value, Mapping):
+        return {str(key): describe(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [describe(item) for item in value]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise TypeError(f"settings hold a {type(value).__name__}, which has no lasting description: {value!r:.80}")
+
+
+def _name(target: Any) -> str:
+    return f"{target.__module__}.{target.__qualname__}"
+
+
+def version() -> str:
+    """The version of this package, "unknown" where it runs uninstalled."""
+    return installed_version("maskline") or "unknown"
+
+
+def installed_version(package: str) -> str | None:
+    """The version of an installed package, or None."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """One finished or unfinished step of the line: its stamp, inputs, outputs and settings.
+
+    stamp: the file that says how the outputs were made. outputs: files the step leaves. settings: anything that
+    `describe` takes and that changes the outputs. inputs: name → hash or state of what the step reads.
+    """
+
+    stamp: Path
+    outputs: tuple[Path, ...]
+    settings: Mapping[str, Any]
+    inputs: Mapping[str, str]
+
+    def is_done(self) -> bool:
+        """Whether all outputs exist, unchanged in size, made from these inputs and settings by this version."""
+        try:
+            found = json.loads(self.stamp.read_text())
+        except (OSError, ValueError):
+            return False
+        return bool(found == self._content()) and all(path.is_file() for path in self.outputs)
+
+    def what_changed(self) -> list[str]:
+        """Names of the settings and inputs that differ from the stamp's, for the log; empty without a stamp."""
+        try:
+            found = json.loads(self.stamp.read_text())
+        except (OSError, ValueError):
+            return []
+        wanted, changed = self._content(), []
+        for part in ("settings", "inputs"):
+            old, new = found.get(part, {}), wanted[part]
+            changed += [f"{part}.{key}" for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
+        return changed
+
+    def finish(self) -> None:
+        """Write the stamp. Call it last: an unfinished step has none."""
+        for path in self.outputs:
+            if not path.is_file():
+                raise FileNotFoundError(f"the step ended without its output {path}")
+        partial = self.stamp.with_name(f".{self.stamp.name}.{os.getpid()}.partial")
+        partial.write_text(json.dumps(self._content(), indent=1) + "\n")
+        os.replace(partial, self.stamp)
+
+    def _content(self) -> dict[str, Any]:
+        sizes = {path.name: path.stat().st_size for path in self.outputs if path.is_file()}
+        settings = json.loads(json.dumps(describe(self.settings)))
+        return {
+            "format": "maskline-stamp",
+            "version": STAMP_VERSION,
+            "maskline": version(),
+            "settings": settings,
+            "inputs": dict(self.inputs),
+            "outputs": sizes,
+        }
+
+
+def environment() -> dict[str, Any]:
+    """What matters of the machine and the installation: interpreter, processor count, package versions, commit."""
+    packages = (
+        "maskline",
+        "torch",
+        "torchvision",
+        "lightning",
+        "numpy",
+        "pandas",
+        "pycocotools",
+        "scikit-image",
+        "timm",
+    )
+    versions = {name: found for name in packages if (found := installed_version(name))}
+    return {
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "processors": os.cpu_count(),
+        "packages": versions,
+        **commit(Path(__file__).resolve().parent),
+    }
+
+
+def commit(folder: Path) -> dict[str, Any]:
+    """The commit of the checkout that holds `folder` and whether its tree was clean; nulls outside a checkout."""
+
+    def git(*words: str) -> str | None:
+        try:
+            done = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=30)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    found = git("rev-parse", "HEAD")
+    return {"commit": found, "clean": None if found is None else git("status", "--porcelain") == ""}

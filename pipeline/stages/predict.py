@@ -1,0 +1,91 @@
+"""The stage `predict`: what the trained folds say of validation and test images."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from pipeline.data import coco as annotations
+from pipeline.errors import InputError
+from pipeline.files import Paths, read_coco, read_folds, write_detections
+from pipeline.inference.detect import detect_images
+from pipeline.model.training import Trainer, precision
+from pipeline.model.weights import load_detector
+from pipeline.progress import since, track
+from pipeline.record import Step, file_hash, folder_state
+
+log = logging.getLogger(__name__)
+Split = Literal["validation", "test"]
+SPLITS: tuple[Split, ...] = ("validation", "test")
+
+
+def predict(
+    *,
+    paths: Paths,
+    run: str,
+    fold: int | None,
+    split: Split | None,
+    trainer: Trainer,
+    overwrite: bool,
+    quiet: bool,
+) -> None:
+    """Detect instances with the weights of each fold: in its own validation images and in the test images.
+
+    Reads runs/<run>/fold<k>/best.pt and the images. Writes detections_validation.npz and detections_test.npz beside
+    the weights: boxes and soft masks in the boxes' frames, before any threshold.
+    """
+    folds = read_folds(paths.folds)
+    if trainer.threads is not None:
+        torch.set_num_threads(trainer.threads)
+    for k in trained_folds(paths, run, fold):
+        for part in SPLITS if split is None else (split,):
+            images = _images(paths, folds, k, part)
+            step = _step(paths, run, k, part, images, trainer)
+            if not overwrite and step.is_done():
+                log.info("%s is complete; overwrite=true predicts again", step.outputs[0])
+                continue
+            begin = time.monotonic()
+            detector, _ = load_detector(paths.fold(run, k) / "best.pt")
+            detector.to(_device(trainer))
+            found = detect_images(detector, paths.data, images, precision(trainer.precision, trainer.accelerator))
+            detections = list(track(found, len(images), f"fold {k}, {part}", "image", quiet))
+            step.stamp.unlink(missing_ok=True)
+            write_detections(step.outputs[0], detections)
+            step.finish()
+            log.info("fold %d, %s: %d images in %s", k, part, len(images), since(begin))
+
+
+def trained_folds(paths: Paths, run: str, fold: int | None) -> list[int]:
+    """The folds of a run that have weights: the given one, or all. Raises InputError where there are none."""
+    known = sorted(int(path.parent.name[4:]) for path in paths.run(run).glob("fold[0-9]*/best.pt"))
+    if not known or (fold is not None and fold not in known):
+        which = "no fold" if not known else f"only the folds {known}"
+        raise InputError(f"{paths.run(run)}: {which} of run={run} trained; the stage `train` makes best.pt")
+    return known if fold is None else [fold]
+
+
+def _images(paths: Paths, folds: dict[str, int], fold: int, split: Split) -> list[dict[str, Any]]:
+    if split == "test":
+        return list(read_coco(paths.test)["images"])
+    images = annotations.by_name(read_coco(paths.annotations))
+    return [images[name] for name, own in folds.items() if own == fold]
+
+
+def _step(paths: Paths, run: str, fold: int, split: Split, images: list[dict[str, Any]], trainer: Trainer) -> Step:
+    folder = paths.fold(run, fold)
+    files: list[Path] = [paths.data / image["file_name"] for image in images]
+    return Step(
+        stamp=folder / f".predict_{split}.json",
+        outputs=(folder / f"detections_{split}.npz",),
+        settings={"precision": precision(trainer.precision, trainer.accelerator), "split": split},
+        inputs={"best.pt": file_hash(folder / "best.pt"), "images": folder_state(files)},
+    )
+
+
+def _device(trainer: Trainer) -> torch.device:
+    wants_gpu = trainer.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    return torch.device("cuda" if wants_gpu else "cpu")

@@ -1,0 +1,58 @@
+"""The stage `run`: the whole line, each stage with the keys that it names."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from inspect import Parameter
+from typing import Any
+
+from pipeline.stages.convert import convert
+from pipeline.stages.download import download
+from pipeline.stages.ensemble import ensemble
+from pipeline.stages.evaluate import evaluate
+from pipeline.stages.postprocess import postprocess
+from pipeline.stages.predict import predict
+from pipeline.stages.submit import submit
+from pipeline.stages.train import train
+
+log = logging.getLogger(__name__)
+
+STEPS = (download, convert, train, predict, ensemble, postprocess, evaluate, submit)
+
+
+def run(**settings: Any) -> None:
+    """Run the whole line: from the contest's files to a checked submission.csv.
+
+    Takes the keys of all its stages and hands to each those that it names. Every stage reads the files that the one
+    before it left and skips what is complete, so a broken run goes on where it stopped. Where the contest has the
+    truth of its test images (the toy has), the submission is scored against it at the end.
+    """
+    for step in STEPS:
+        _timed(step, settings)
+    competition, paths = settings["competition"], settings["paths"]
+    truth = competition.test_truth and paths.data / competition.test_truth
+    if truth and truth.is_file():
+        _timed(evaluate, {**settings, "submission": paths.submission, "truth": truth})
+
+
+def _timed(step: Callable[..., None], settings: Mapping[str, Any]) -> None:
+    """Run one stage with its share of the settings, and log how long it took."""
+    begin = time.perf_counter()
+    log.info("%s …", step.__name__)
+    step(**{key: settings[key] for key in inspect.signature(step).parameters if key in settings})
+    log.info("%s: done in %.1f s", step.__name__, time.perf_counter() - begin)
+
+
+def _union(steps: Sequence[Callable[..., None]]) -> inspect.Signature:
+    """Return the signature with every parameter of the stages, each once, all by keyword."""
+    parameters: dict[str, Parameter] = {}
+    for step in steps:
+        for name, parameter in inspect.signature(step, eval_str=True).parameters.items():
+            parameters.setdefault(name, parameter.replace(kind=Parameter.KEYWORD_ONLY))
+    return inspect.Signature(list(parameters.values()))
+
+
+run.__signature__ = _union(STEPS)  # type: ignore[attr-defined]  # what `build` reads, as of any other stage

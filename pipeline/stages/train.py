@@ -1,0 +1,166 @@
+"""The stage `train`: fine-tune the detector on one fold or on all."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+from torch.utils.data import DataLoader
+
+from pipeline.competition import Competition
+from pipeline.data import coco as annotations
+from pipeline.data.annotations import gather
+from pipeline.data.augment import Augment
+from pipeline.data.coco import Coco
+from pipeline.data.dataset import TrainingSamples, as_tensor, read_image
+from pipeline.data.sampling import Positions
+from pipeline.errors import InputError
+from pipeline.files import Paths, read_coco, read_folds, read_json
+from pipeline.inference.postprocess import Rules, decide
+from pipeline.instances import Detections, Instances
+from pipeline.metrics.mean_precision import mean_precision
+from pipeline.model.detector import MaskRCNN
+from pipeline.model.training import Module, Schedule, Trainer, build_trainer
+from pipeline.model.weights import initial_weights
+from pipeline.progress import since
+from pipeline.record import Step, file_hash
+
+log = logging.getLogger(__name__)
+
+
+def train(
+    *,
+    competition: Competition,
+    paths: Paths,
+    run: str,
+    fold: int | None,
+    seed: int,
+    model: MaskRCNN,
+    augment: Augment,
+    optimizer: Callable[..., Optimizer],
+    schedule: Schedule,
+    trainer: Trainer,
+    postprocess: Rules,
+    overwrite: bool,
+    quiet: bool,
+) -> None:
+    """Fine-tune Mask R-CNN on one fold or on all of them.
+
+    Reads what `convert` wrote and the training images. Writes runs/<run>/fold<k>/: best.pt (the weights of the highest
+    validation score), last.ckpt (to resume from), history.csv and a TensorBoard log. A run that was interrupted goes on
+    from its last epoch and ends with the same weights; one that is complete is skipped.
+    """
+    coco, statistics = read_coco(paths.annotations), read_json(paths.statistics, "convert")
+    folds = read_folds(paths.folds)
+    if trainer.threads is not None:
+        torch.set_num_threads(trainer.threads)
+    for k in chosen_folds(folds, fold):
+        settings = {"seed": seed, "model": model, "augment": augment, "optimizer": optimizer, "schedule": schedule}
+        step = _step(paths, run, k, {**settings, "trainer": trainer, "postprocess": postprocess})
+        if _is_done(step, overwrite):
+            continue
+        begin, folder = time.monotonic(), step.stamp.parent
+        split = [[name for name, own in folds.items() if (own == k) == held_out] for held_out in (False, True)]
+        log.info("fold %d: %d images to train on, %d to validate", k, *map(len, split))
+        torch.manual_seed(seed)
+        sized = model.sized(statistics)
+        log.info("derived from the data: anchors %s px, at most %d detections", sized.anchors, sized.detections)
+        detector = sized.build(len(competition.categories))
+        initial_weights(detector)
+        truth = annotations.truth(annotations.subset(coco, _few(split[1], trainer.validation_images)))
+        module = Module(
+            detector, optimizer, schedule, trainer.steps, seed, trainer.nonfinite,
+            lambda found, truth=truth: _score(found, truth, postprocess, competition.overlap),
+        )  # fmt: skip
+        info = {"competition": competition.key, "categories": list(competition.categories), "fold": k, "run": run}
+        engine = build_trainer(trainer, folder, info, quiet)
+        samples = TrainingSamples(paths.data, gather(coco, split[0]), augment, seed)
+        last = folder / "last.ckpt"
+        engine.fit(
+            module,
+            _training_loader(samples, trainer, engine, seed),
+            _validation_loader(paths.data, coco, [one.image_id for one in truth]),
+            ckpt_path=str(last) if last.is_file() else None,
+            weights_only=True,
+        )
+        if engine.interrupted:
+            raise KeyboardInterrupt
+        step.finish()
+        best = engine.callback_metrics.get("validation_score")
+        log.info("fold %d: trained in %s, last validation score %.3f", k, since(begin), best if best is not None else 0)
+
+
+def chosen_folds(folds: Mapping[str, int], fold: int | None) -> list[int]:
+    """The folds to work on: the given one, or all. Raises InputError for one that there is not."""
+    known = sorted(set(folds.values()))
+    if fold is None:
+        return known
+    if fold not in known:
+        raise InputError(f"fold={fold}: the folds of this contest are {known}; convert makes them with n_folds=N")
+    return [fold]
+
+
+def _step(paths: Paths, run: str, fold: int, settings: Mapping[str, Any]) -> Step:
+    folder = paths.fold(run, fold)
+    inputs = {path.name: file_hash(path) for path in (paths.annotations, paths.folds, paths.statistics)}
+    return Step(folder / ".train.json", (folder / "best.pt", folder / "history.csv"), settings, inputs)
+
+
+def _is_done(step: Step, overwrite: bool) -> bool:
+    """Whether the fold needs no training; prepares the folder when it does.
+
+    Hours of training are never thrown away silently: a folder made from other settings or data is refused.
+    """
+    folder = step.stamp.parent
+    started = Step(folder / ".started.json", (), {**step.settings}, step.inputs)
+    if overwrite:
+        for name in (".train.json", ".started.json", "last.ckpt", "best.pt", "history.csv"):
+            (folder / name).unlink(missing_ok=True)
+    elif step.is_done():
+        log.info("%s is complete and made from the same data and settings; overwrite=true trains again", folder)
+        return True
+    elif started.stamp.is_file() and not started.is_done():
+        raise InputError(
+            f"{folder} holds a training with other settings or data ({', '.join(started.what_changed()) or 'version'} "
+            "changed). Give this one a name of its own with run=NAME, or overwrite=true to replace it"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    started.finish()
+    return False
+
+
+def _training_loader(samples: TrainingSamples, spec: Trainer, engine: Any, seed: int) -> DataLoader[Any]:
+    batch = spec.batch_size * engine.world_size * spec.accumulate
+    order = Positions(
+        len(samples), spec.epoch_steps * batch, seed,
+        lambda: engine.global_step * batch, engine.global_rank, engine.world_size,
+    )  # fmt: skip
+    return DataLoader(
+        samples, spec.batch_size, sampler=order, num_workers=spec.workers, collate_fn=list,
+        pin_memory=False, persistent_workers=False,
+    )  # fmt: skip
+
+
+def _validation_loader(root: Path, coco: Coco, names: Sequence[str]) -> DataLoader[Any]:
+    files = annotations.by_name(coco)
+    images = [(as_tensor(read_image(root / files[name]["file_name"])), name) for name in names]
+    return DataLoader(images, 1, collate_fn=list)  # type: ignore[arg-type]
+
+
+def _few(names: Sequence[str], most: int | None) -> list[str]:
+    """At most so many names, evenly spread over the list."""
+    if most is None or most >= len(names):
+        return list(names)
+    return [names[i * len(names) // most] for i in range(most)]
+
+
+def _score(found: Sequence[Detections], truth: Sequence[Instances], rules: Rules, overlap: str) -> dict[str, float]:
+    score = mean_precision(truth, [decide(one, rules, overlap) for one in found])
+    return {"score": score.total, "ap50": float(score.pooled[0])}
+
+

@@ -1,0 +1,126 @@
+"""The rules of RLE text, checked on all rows of a file at once: every bad row is reported, by its first bad run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.submission import sweep
+from pipeline.submission.finding import Finding, Level, quoted
+from pipeline.submission.table import Row
+
+Int = NDArray[np.int64]
+Bool = NDArray[np.bool_]
+_INTEGER = re.compile(r"-?[0-9]+")
+_DIGITS = 18  # any integer of as many digits fits int64, and the sum of two does
+_HUGE = 10**_DIGITS
+
+
+@dataclass(frozen=True, eq=False)
+class RowRuns:
+    """Runs of several rows, in the order of the text.
+
+    row: int64 (R,), index of the row. position: int64 (R,), 0 for a row's first run.
+    start, length: int64 (R,), pixels, numbered as in the text.
+    """
+
+    row: Int
+    position: Int
+    start: Int
+    length: Int
+
+    def select(self, kept: Bool) -> RowRuns:
+        """The runs where `kept`, bool (R,), is true."""
+        return RowRuns(self.row[kept], self.position[kept], self.start[kept], self.length[kept])
+
+
+def check_rows(rows: Sequence[Row], sizes: Mapping[str, tuple[int, int]], base: int) -> tuple[list[Finding], RowRuns]:
+    """Findings on the RLE text of each row, and the runs of the rows that are right.
+
+    sizes: (height, width) in pixels by image id. base: number of the first pixel.
+    A row of an image that is not in sizes is checked as text only, and its runs are not returned.
+    """
+    findings, runs = _parse(rows)
+    known = np.array([row.image in sizes for row in rows], bool)[runs.row]
+    pixels = np.array([_pixels(sizes.get(row.image)) for row in rows], np.int64)[runs.row]
+    wrong, found = _check_runs(rows, runs, pixels, base)
+    runs = runs.select(known & ~np.isin(runs.row, wrong))
+    inside = sweep.overlaps(runs.row, runs.start, runs.start + runs.length)
+    return findings + found + _overlaps(rows, runs, inside), runs.select(~np.isin(runs.row, inside.group))
+
+
+def _parse(rows: Sequence[Row]) -> tuple[list[Finding], RowRuns]:
+    """The values of all rows whose text is an even number of integers, as runs; findings for the others."""
+    findings: list[Finding] = []
+    values: list[int] = []
+    counts = np.zeros(len(rows), np.int64)
+    for k, row in enumerate(rows):
+        numbers = _numbers(row.text) if row.whole else []
+        if isinstance(numbers, str):
+            findings.append(Finding("rle-integer", "error", row.line, row.image, numbers))
+        elif len(numbers) % 2:
+            got = f"{len(numbers)} value{'s' * (len(numbers) > 1)}"
+            said = f"{got}, wanted pairs of start and length; the last is {numbers[-1]}"
+            findings.append(Finding("rle-odd", "error", row.line, row.image, said))
+        else:
+            values += numbers
+            counts[k] = len(numbers) // 2
+    pairs = np.array(values, np.int64).reshape(-1, 2)
+    position = np.arange(len(pairs)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return findings, RowRuns(np.repeat(np.arange(len(rows)), counts), position, pairs[:, 0], pairs[:, 1])
+
+
+def _numbers(text: str) -> list[int] | str:
+    """The integers of a text, or a sentence on the first value that is none."""
+    tokens = text.split()
+    if text.isascii() and "".join(tokens).isdigit() and max(map(len, tokens)) <= _DIGITS:
+        return list(map(int, tokens))
+    for k, token in enumerate(tokens):
+        if not _INTEGER.fullmatch(token):
+            return f"value {k + 1} of {len(tokens)} is {quoted(token, 40)}, wanted an integer"
+    # No image is as large as a value of more digits: such a run ends past the end, whatever is put in its place.
+    return [int(t) if len(t) <= _DIGITS else (-_HUGE if t.startswith("-") else _HUGE) for t in tokens]
+
+
+def _pixels(size: tuple[int, int] | None) -> int:
+    """Pixels of an image; the largest number where the image, and so its size, is unknown."""
+    return int(size[0]) * int(size[1]) if size else int(np.iinfo(np.int64).max)
+
+
+def _check_runs(rows: Sequence[Row], runs: RowRuns, pixels: Int, base: int) -> tuple[Int, list[Finding]]:
+    """Indices of the rows with a run outside its image or without length, and findings. pixels: int64 (R,), per run."""
+    number, start, length = runs.position + 1, runs.start, runs.length
+    short, low, high = length < 1, start < base, start - base + length > pixels
+    descends = (np.diff(start, prepend=0) < 0) & (runs.position > 0)
+
+    def past(k: int) -> str:
+        numbers = "" if base == 1 else f" ({base} to {pixels[k] - 1 + base})"
+        return f"run {number[k]} ends at pixel {start[k] + length[k] - 1}, the image has {pixels[k]}{numbers}"
+
+    checks: list[tuple[str, Level, Bool, Callable[[int], str]]] = [
+        ("rle-run", "error", short, lambda k: f"run {number[k]} has length {length[k]}, wanted at least 1"),
+        ("rle-start", "error", low, lambda k: f"run {number[k]} starts at pixel {start[k]}, the first pixel is {base}"),
+        ("rle-end", "error", high, past),
+        ("rle-unsorted", "warning", descends, lambda k: f"run {number[k]} starts before the run in front of it does"),
+    ]
+    findings = []
+    for code, level, at, say in checks:
+        where = np.flatnonzero(at)
+        bad, first = np.unique(runs.row[where], return_index=True)
+        for index, k in zip(bad.tolist(), where[first].tolist(), strict=True):
+            findings.append(Finding(code, level, rows[index].line, rows[index].image, say(k)))
+    return np.unique(runs.row[short | low | high]), findings
+
+
+def _overlaps(rows: Sequence[Row], runs: RowRuns, inside: sweep.Overlap) -> list[Finding]:
+    """A finding for each row whose own runs overlap."""
+    findings = []
+    ends = np.sort(np.stack([runs.position[inside.earlier], runs.position[inside.later]], axis=1) + 1, axis=1)
+    for index, (one, two), pixel in zip(inside.group.tolist(), ends.tolist(), inside.pixel.tolist(), strict=True):
+        said = f"runs {one} and {two} share pixel {pixel}; wanted runs that do not overlap"
+        findings.append(Finding("rle-overlap", "error", rows[index].line, rows[index].image, said))
+    return findings

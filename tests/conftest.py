@@ -1,0 +1,20 @@
+"""What tests of every room share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real contest files, one folder per contest; tests that need it are skipped where it is absent."""
+    named = os.environ.get("MASKLINE_DATA")
+    folder = Path(named) if named else REPOSITORY.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"no real contest files: {folder} is no folder; name theirs in the variable MASKLINE_DATA")
+    return folder
