@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,7 +73,7 @@ def atomic(path: Path) -> Iterator[Path]:
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         yield partial
-        with open(partial, "rb") as file:
+        with open(partial, "r+b") as file:  # Windows syncs only what is open for writing
             os.fsync(file.fileno())
         os.replace(partial, path)
     finally:
@@ -93,29 +95,37 @@ def write_json(path: Path, value: Any, indent: int | None = None) -> None:
     separators = (",", ":") if indent is None else None
     text = json.dumps(value, indent=indent, separators=separators, allow_nan=False, ensure_ascii=False)
     with atomic(path) as partial:
-        partial.write_text(text + "\n", encoding="utf-8")
+        partial.write_text(text + "\n", encoding="utf-8", newline="\n")
 
 
 def read_coco(path: Path) -> dict[str, Any]:
     """COCO JSON that `convert` wrote. Raises InputError for another file or another version of it."""
     coco = read_json(path, "convert")
-    info = coco.get("info", {}) if isinstance(coco, dict) else {}
-    _check_version(path, info, "maskline-coco", 1, "convert")
+    info = coco.get("info") if isinstance(coco, dict) else None
+    form, version = (info.get("format"), info.get("version")) if isinstance(info, dict) else (None, None)
+    if (form, version) != ("maskline-coco", 1):
+        got = f"got {form} of version {version}"
+        raise InputError(f"{path}: wanted maskline-coco of version 1, {got}; run `convert` again")
     return dict(coco)
 
 
 def write_coco(path: Path, coco: Mapping[str, Any]) -> None:
-    """See INTERFACE in `pipeline.data.contest` for the content; written as compact JSON."""
+    """Compact JSON of what `pipeline.data.coco.build` returns."""
     write_json(path, coco)
 
 
 def read_folds(path: Path) -> dict[str, int]:
-    """Fold of each training image by the contest's id, in the order of the file."""
+    """Fold of each training image by the contest's id, in the order of the file.
+
+    Raises InputError for a missing file and for one without these columns.
+    """
     try:
         table = pd.read_csv(path, dtype={"image_id": str, "fold": int}, keep_default_na=False)
+        return dict(zip(table["image_id"], table["fold"].tolist(), strict=True))
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; the stage `convert` makes it") from None
-    return dict(zip(table["image_id"], table["fold"].tolist(), strict=True))
+    except (ValueError, KeyError) as error:
+        raise InputError(f"{path} is no table of image_id and fold ({error}); run `convert` again") from None
 
 
 def write_folds(path: Path, folds: Mapping[str, int]) -> None:
@@ -135,7 +145,7 @@ def write_detections(path: Path, detections: Sequence[Detections]) -> None:
         raise ValueError(f"detections of several mask sizes in one file: {sorted(sides)}")
     side = sides.pop() if sides else 0
     masks = [np.rint(d.masks * 255).astype(np.uint8) for d in detections]
-    columns = {
+    columns: dict[str, Any] = {
         "version": np.array(DETECTIONS_VERSION),
         "image_id": np.array([d.image_id for d in detections], dtype=np.str_),
         "size": np.array([d.size for d in detections], dtype=np.int64).reshape(-1, 2),
@@ -146,21 +156,26 @@ def write_detections(path: Path, detections: Sequence[Detections]) -> None:
         "masks": np.concatenate(masks or [np.zeros((0, side, side), np.uint8)]),
     }
     with atomic(path) as partial, open(partial, "wb") as file:
-        np.savez_compressed(file, allow_pickle=False, **columns)
+        np.savez_compressed(file, **columns)
 
 
 def read_detections(path: Path, made_by: str = "predict") -> list[Detections]:
-    """Inverse of `write_detections`, up to the rounding of mask probabilities to 1/255."""
+    """Inverse of `write_detections`, up to the rounding of mask probabilities to 1/255.
+
+    Raises InputError, naming the stage (`made_by`) that makes it, for a missing, broken or other file.
+    """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             columns = {name: archive[name] for name in archive.files}
+        version = int(columns["version"])
+        if version == DETECTIONS_VERSION:
+            return [_detections_of(columns, i) for i in range(len(columns["image_id"]))]
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; the stage `{made_by}` makes it") from None
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, TypeError, LookupError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{path} is no detections file ({error}); run `{made_by}` again") from None
-    if int(columns.get("version", -1)) != DETECTIONS_VERSION:
-        raise InputError(f"{path}: wanted a detections file of version {DETECTIONS_VERSION}; run `{made_by}` again")
-    return [_detections_of(columns, i) for i in range(len(columns["image_id"]))]
+    wanted = f"wanted a detections file of version {DETECTIONS_VERSION}, got version {version}"
+    raise InputError(f"{path}: {wanted}; run `{made_by}` again")
 
 
 def _detections_of(columns: Mapping[str, Any], i: int) -> Detections:
@@ -188,14 +203,20 @@ def write_instances(path: Path, instances: Sequence[Instances], coco: Mapping[st
 
 
 def read_instances(path: Path, coco: Mapping[str, Any], image_ids: Sequence[str] | None = None) -> list[Instances]:
-    """Instances of the images of `coco` (of those named, in that order); an image without results is empty."""
+    """Instances of the images of `coco` (of those named, in that order); an image without results is empty.
+
+    Raises InputError for a missing file and for one that is no COCO results.
+    """
     rows = read_json(path, "postprocess")
-    by_image: dict[int, list[dict[str, Any]]] = {}
-    for row in rows:
-        by_image.setdefault(row["image_id"], []).append(row)
     images = {image["name"]: image for image in coco["images"]}
-    names = list(images) if image_ids is None else image_ids
-    return [_instances_of(images[name], by_image.get(images[name]["id"], [])) for name in names]
+    wanted = [images[name] for name in (images if image_ids is None else image_ids)]
+    by_image: dict[int, list[dict[str, Any]]] = {}
+    try:
+        for row in rows:
+            by_image.setdefault(row["image_id"], []).append(row)
+        return [_instances_of(image, by_image.get(image["id"], [])) for image in wanted]
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path} holds no COCO results ({error!r}); run `postprocess` again") from None
 
 
 def _instances_of(image: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Instances:
@@ -206,9 +227,3 @@ def _instances_of(image: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -
         np.array([row["category_id"] for row in rows], np.int64),
         tuple(row["segmentation"]["counts"] for row in rows),
     )
-
-
-def _check_version(path: Path, found: Mapping[str, Any], form: str, version: int, made_by: str) -> None:
-    got = (found.get("format"), found.get("version"))
-    if got != (form, version):
-        raise InputError(f"{path}: wanted {form} of version {version}, got {got[0]} of {got[1]}; run `{made_by}` again")

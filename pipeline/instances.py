@@ -40,7 +40,7 @@ class Detections:
         _check(self, "boxes", np.float32, (count, 4))
         _check(self, "scores", np.float32, (count,))
         _check(self, "labels", np.int64, (count,))
-        side = self.masks.shape[-1] if self.masks.ndim else 0
+        side = np.shape(self.masks)[-1] if np.ndim(self.masks) else 0
         _check(self, "masks", np.float32, (count, side, side))
 
     def __len__(self) -> int:

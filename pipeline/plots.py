@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -52,7 +53,7 @@ def comparison(panels: Sequence[Panel]) -> Figure:
     return figure
 
 
-def draw(axis: object, panel: Panel) -> None:
+def draw(axis: Axes, panel: Panel) -> None:
     """Outlines of one panel on a matplotlib axis: predictions as found, truth only where it was missed."""
     parts = (
         (panel.predicted.select(panel.hit_predicted), HIT, "solid"),
@@ -60,12 +61,12 @@ def draw(axis: object, panel: Panel) -> None:
         (panel.truth.select(~panel.hit_truth), MISS, "dashed"),
     )
     for runs, colour, style in parts:
-        lines = LineCollection(outlines(runs), colors=colour, linestyles=style, linewidths=0.9)
-        axis.add_collection(lines)  # type: ignore[attr-defined]
+        lines = LineCollection(list(outlines(runs)), colors=colour, linestyles=style, linewidths=0.9)
+        axis.add_collection(lines)
 
 
 def outlines(runs: Runs) -> NDArray[np.float64]:
-    """Borders of all masks as segments (S, 2, 2) of x, y in image coordinates, where pixel (0, 0) has its centre at 0, 0.
+    """Borders of all masks as segments (S, 2, 2) of x, y in pixels; the centre of pixel (0, 0) lies at 0, 0.
 
     A segment is the side that a mask's pixel shares with a pixel outside the mask.
     """

@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from types import TracebackType
+from typing import Self, TypeVar
 
 from tqdm import tqdm
 
@@ -13,31 +14,68 @@ Item = TypeVar("Item")
 _SECONDS = 15.0  # between two plain lines
 
 
-def bar(total: int, what: str, unit: str, initial: int = 0, quiet: bool = False) -> tqdm[None]:
-    """A bar over `total` units, `initial` of them done before, to be moved with update()."""
-    terminal = sys.stderr.isatty()
-    return tqdm(
-        total=total,
-        desc=what,
-        unit=unit,
-        initial=initial,
-        disable=quiet,
-        dynamic_ncols=terminal,
-        ascii=not terminal,
-        mininterval=0.2 if terminal else _SECONDS,
-        bar_format=None if terminal else "{desc}: {n_fmt}/{total_fmt} {unit} [{elapsed}<{remaining}, {rate_fmt}{postfix}]\n",
-    )
+class Bar:
+    """How far some work has come. On a terminal a bar; else a line at most every 15 seconds; nothing if `quiet`.
+
+    total: units in all, `initial` of them done before this process began.
+    """
+
+    def __init__(self, total: int, what: str, unit: str, initial: int = 0, quiet: bool = False):
+        self.total, self.what, self.unit, self.done, self.initial = total, what, unit, initial, initial
+        self.quiet, self.note = quiet, ""
+        self.begin = self.shown = time.monotonic()
+        terminal = sys.stderr.isatty() and not quiet
+        self.bar = tqdm(total=total, desc=what, unit=unit, initial=initial, dynamic_ncols=True) if terminal else None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def update(self, units: int = 1, note: str = "") -> None:
+        """So many more units are done; `note` is shown behind the figures."""
+        self.done += units
+        self.note = note
+        if self.bar is not None:
+            self.bar.set_postfix_str(note, refresh=False)
+            self.bar.update(units)
+        elif time.monotonic() - self.shown >= _SECONDS:
+            self._line()
+
+    def close(self) -> None:
+        """End the bar; a file gets a last line if it has had any."""
+        if self.bar is not None:
+            self.bar.close()
+        elif self.shown > self.begin:
+            self._line()
+
+    def _line(self) -> None:
+        if self.quiet:
+            return
+        self.shown = time.monotonic()
+        rate = (self.done - self.initial) / max(self.shown - self.begin, 1e-9)
+        left = clock((self.total - self.done) / rate) if rate else "?"
+        parts = (f"{self.what}: {self.done}/{self.total} {self.unit}s, {rate:.2g}/s, {left} left", self.note)
+        print(", ".join(filter(None, parts)), file=sys.stderr, flush=True)
 
 
 def track(items: Iterable[Item], total: int, what: str, unit: str, quiet: bool = False) -> Iterator[Item]:
-    """The items, with progress shown; a note of the total time in the end is left to the caller's log."""
-    with bar(total, what, unit, quiet=quiet) as shown:
+    """The items, with progress shown as they are taken."""
+    with Bar(total, what, unit, quiet=quiet) as shown:
         for item in items:
             yield item
             shown.update()
 
 
 def since(start: float) -> str:
-    """Time since `start` (of time.monotonic), as "12.3 s" or "4 min 05 s"."""
-    seconds = time.monotonic() - start
-    return f"{seconds:.1f} s" if seconds < 100 else f"{int(seconds) // 60} min {int(seconds) % 60:02d} s"
+    """Time since `start` (of time.monotonic), as `clock` writes it."""
+    return clock(time.monotonic() - start)
+
+
+def clock(seconds: float) -> str:
+    """Seconds as "12.3 s", "4 min 05 s" or "2 h 10 min"."""
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    minutes = int(seconds) // 60
+    return f"{minutes} min {int(seconds) % 60:02d} s" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"

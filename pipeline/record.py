@@ -46,7 +46,8 @@ def describe(value: Any) -> Any:
         fields = {field.name: describe(getattr(value, field.name)) for field in dataclasses.fields(value)}
         return {"_target_": _name(type(value)), **fields}
     if isinstance(value, functools.partial):
-        return {"_target_": _name(value.func), "_partial_": True, **describe(value.keywords)}
+        fixed = {"_args_": describe(value.args)} if value.args else {}
+        return {"_target_": _name(value.func), "_partial_": True, **fixed, **describe(value.keywords)}
     if isinstance(value, Mapping):
         return {str(key): describe(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -90,19 +91,13 @@ class Step:
 
     def is_done(self) -> bool:
         """Whether all outputs exist, unchanged in size, made from these inputs and settings by this version."""
-        try:
-            found = json.loads(self.stamp.read_text())
-        except (OSError, ValueError):
-            return False
-        return bool(found == self._content()) and all(path.is_file() for path in self.outputs)
+        return self._found() == self._content() and all(path.is_file() for path in self.outputs)
 
     def what_changed(self) -> list[str]:
         """Names of the settings and inputs that differ from the stamp's, for the log; empty without a stamp."""
-        try:
-            found = json.loads(self.stamp.read_text())
-        except (OSError, ValueError):
+        found, wanted, changed = self._found(), self._content(), []
+        if not found:
             return []
-        wanted, changed = self._content(), []
         for part in ("settings", "inputs"):
             old, new = found.get(part, {}), wanted[part]
             changed += [f"{part}.{key}" for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
@@ -114,8 +109,16 @@ class Step:
             if not path.is_file():
                 raise FileNotFoundError(f"the step ended without its output {path}")
         partial = self.stamp.with_name(f".{self.stamp.name}.{os.getpid()}.partial")
-        partial.write_text(json.dumps(self._content(), indent=1) + "\n")
+        partial.write_text(json.dumps(self._content(), indent=1) + "\n", encoding="utf-8")
         os.replace(partial, self.stamp)
+
+    def _found(self) -> dict[str, Any]:
+        """What the stamp says; empty where there is none that can be read."""
+        try:
+            found = json.loads(self.stamp.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
 
     def _content(self) -> dict[str, Any]:
         sizes = {path.name: path.stat().st_size for path in self.outputs if path.is_file()}

@@ -12,9 +12,14 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """The folder of real contest files, one folder per contest; tests that need it are skipped where it is absent."""
+    """The folder of real contest files, one folder per contest; tests that need it are skipped where it is absent.
+
+    Where MASKLINE_DATA promises it, its absence is a failure.
+    """
     named = os.environ.get("MASKLINE_DATA")
     folder = Path(named) if named else REPOSITORY.parent / "shared" / "data"
+    if named and not folder.is_dir():
+        pytest.fail(f"MASKLINE_DATA={named} is no folder: where the real files are promised, no test may be skipped")
     if not folder.is_dir():
         pytest.skip(f"no real contest files: {folder} is no folder; name theirs in the variable MASKLINE_DATA")
     return folder

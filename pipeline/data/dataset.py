@@ -52,7 +52,7 @@ class TrainingSamples(Dataset[Sample]):
         position, index = place
         rng = np.random.default_rng((self.seed, position, index))
         pixels = read_image(self.root / self.annotations.files[index])
-        for _ in range(_TRIES):
+        for _ in range(_TRIES if len(self.annotations.labels[index]) else 1):
             image, target = self._draw(pixels, index, rng)
             if len(target["labels"]):
                 break

@@ -25,5 +25,7 @@ def detect_images(
     device = next(detector.parameters()).device.type
     for image in images:
         pixels = as_tensor(read_image(root / image["file_name"]))
+        # Not round the yield: the caller's own work is none of autocast's.
         with torch.autocast(device, kind, enabled=kind is not None):
-            yield detector.detect(pixels, image["name"])
+            found = detector.detect(pixels, image["name"])
+        yield found

@@ -1,1 +1,1 @@
-"""Masks without dense stacks: runs, contest text, COCO RLE, geometry, box-frame windows. NumPy and pycocotools only."""
+"""Masks without dense stacks: runs, contest text, COCO RLE, geometry, box-frame windows. NumPy only."""

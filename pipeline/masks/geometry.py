@@ -40,16 +40,21 @@ def iou(a: Runs, b: Runs) -> NDArray[np.float64]:
     """Intersection over union of every pair, float64 (Na, Nb), 0 to 1; two empty masks have 0."""
     common = intersections(a, b)
     union = area(a)[:, None] + area(b)[None, :] - common
-    return common / np.maximum(union, 1)
+    ratio: NDArray[np.float64] = common / np.maximum(union, 1)
+    return ratio
 
 
 def remove_overlaps(runs: Runs, priority: ArrayLike) -> Runs:
     """Masks that share no pixel: each goes to the mask of highest priority that holds it; ties to the lower index.
 
     priority: numbers (N,). Memory is one int32 canvas and the total area, never N canvases.
+    Raises ValueError for another number of priorities than masks.
     """
-    order = np.argsort(-np.asarray(priority), kind="stable")
-    weakest_first = order[::-1].copy()
+    priority = np.asarray(priority)
+    if priority.shape != (runs.count,):
+        raise ValueError(f"priority: wanted one number for each of {runs.count} masks, got shape {priority.shape}")
+    # Sorted from the back, so that of equals the lower index comes last. No negation: it would wrap unsigned numbers.
+    weakest_first = runs.count - 1 - np.argsort(priority[::-1], kind="stable")
     canvas = np.full(runs.size[0] * runs.size[1], -1, np.int32)
     # Painting the strongest mask last leaves its number on every pixel it holds.
     place, rank = pixels(runs.select(weakest_first))

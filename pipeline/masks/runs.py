@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -35,9 +36,11 @@ class Runs:
         return self.count
 
     def select(self, index: Any) -> Runs:
-        """The masks that a boolean (N,) or integer array names, in its order; a mask may be named more than once."""
-        index = np.asarray(index)
-        chosen = np.flatnonzero(index) if index.dtype == bool else index.astype(np.int64)
+        """The masks that a boolean (N,) or integer array names, in its order; a mask may be named more than once.
+
+        Raises IndexError for an index out of range, another number of booleans than masks, and numbers with a fraction.
+        """
+        chosen = np.arange(self.count)[index]
         bounds = self.bounds()
         begin, length = bounds[chosen], bounds[chosen + 1] - bounds[chosen]
         source = expand(begin, length)
@@ -167,7 +170,8 @@ def to_coco(runs: Runs) -> list[str]:
 def from_coco(counts: Sequence[str | bytes], size: tuple[int, int]) -> Runs:
     """Runs of compressed COCO counts on a canvas of `size` (H, W).
 
-    Raises ValueError, naming the mask, where the text is no compressed RLE or its counts do not sum to H·W.
+    Raises ValueError, naming the mask, where the text is no compressed RLE, a count is negative or larger than the
+    canvas, or the counts do not sum to H·W.
     """
     total = size[0] * size[1]
     values, owner = _strings_to_counts(counts)
@@ -175,7 +179,12 @@ def from_coco(counts: Sequence[str | bytes], size: tuple[int, int]) -> Runs:
     bounds = np.searchsorted(owner, np.arange(len(counts) + 1))
     before = np.concatenate([[0], edge])[bounds]
     sums = before[1:] - before[:-1]
-    wrong = np.flatnonzero((sums != total) | (np.bincount(owner[values < 0], minlength=len(counts)) > 0))
+    # First each count by itself: sums of absurd counts could wrap around to the right total.
+    absurd = np.flatnonzero((values < 0) | (values > total))
+    if absurd.size:
+        at = absurd[0]
+        raise ValueError(f"mask {owner[at]}: a count of its RLE is {values[at]}, the canvas {size} has {total} pixels")
+    wrong = np.flatnonzero(sums != total)
     if wrong.size:
         raise ValueError(f"mask {wrong[0]}: its RLE covers {sums[wrong[0]]} pixels, the canvas {size} has {total}")
     edge = edge - before[owner]
@@ -211,12 +220,12 @@ def _counts_to_strings(counts: Int, offset: Int) -> list[str]:
         index, step = index[more], step + 1
     cuts = np.concatenate([[0], end])[offset].tolist()
     whole = text.tobytes().decode("ascii")
-    return [whole[a:b] for a, b in zip(cuts[:-1], cuts[1:], strict=True)]
+    return [whole[a:b] for a, b in pairwise(cuts)]
 
 
 def _strings_to_counts(texts: Sequence[str | bytes]) -> tuple[Int, Int]:
     """Inverse of `_counts_to_strings`: run lengths and the text each belongs to, two int64 arrays."""
-    parts = [text.encode("ascii", "replace") if isinstance(text, str) else text for text in texts]
+    parts = [text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text for text in texts]
     symbol = np.frombuffer(b"".join(parts), np.uint8).astype(np.int64) - 48
     source = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
     ends = (symbol & 32) == 0

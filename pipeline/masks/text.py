@@ -8,6 +8,7 @@ rows are cancelled against each other, so the cost follows the outline.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -41,8 +42,7 @@ def from_text(texts: Sequence[str], size: tuple[int, int], order: Order, base: i
     Raises TextError for a value that is no integer, an odd number of values, a run shorter than 1, before the first
     pixel or past the last, and for runs of one text that overlap.
     """
-    if order not in ("row", "column"):
-        raise ValueError(f'order: wanted "row" or "column", got {order!r}')
+    _check_order(order)
     parts = []
     for first in range(0, len(texts), _CHUNK):
         flat = _parse(texts[first : first + _CHUNK], first, size, base)
@@ -56,12 +56,18 @@ def from_text(texts: Sequence[str], size: tuple[int, int], order: Order, base: i
 
 def to_text(runs: Runs, order: Order, base: int = 1) -> list[str]:
     """The text of each mask: sorted, merged runs; "" for an empty mask. Inverse of `from_text`."""
+    _check_order(order)
     if order == "row":
         runs = transpose(runs)
     bounds = runs.bounds().tolist()
     values = np.stack([runs.start + base, runs.stop - runs.start], 1).ravel()
     words = " ".join(map(str, values.tolist())).split(" ")
-    return [" ".join(words[2 * a : 2 * b]) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+    return [" ".join(words[2 * a : 2 * b]) for a, b in pairwise(bounds)]
+
+
+def _check_order(order: str) -> None:
+    if order not in ("row", "column"):
+        raise ValueError(f'order: wanted "row" or "column", got {order!r}')
 
 
 def transpose(runs: Runs) -> Runs:

@@ -129,5 +129,3 @@ def _bilinear(first: int, end: int, low: float, high: float, bins: int) -> Float
     weights[rows, left] = 1 - share
     weights[rows, np.minimum(left + 1, bins - 1)] += share
     return weights
-
-

@@ -6,6 +6,7 @@ import importlib.util
 import re
 from collections import OrderedDict
 from dataclasses import dataclass
+from http.client import HTTPException
 from typing import Literal
 
 import torch
@@ -18,6 +19,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 from pipeline.errors import InputError
 
 STRIDES = (4, 8, 16, 32, 64)  # pixels per cell of the pyramid's levels; the last is pooled from the one before
+DOWNLOAD_ERRORS = (OSError, HTTPException, RuntimeError)  # no network, a broken transfer, a wrong hash
 _LITE0_BLOCKS = (1, 2, 2, 3, 3, 4, 1)  # blocks per stage of EfficientNet-Lite0
 
 
@@ -57,28 +59,29 @@ class Pyramid(nn.Module):
         return self.fpn(OrderedDict((str(i), plane) for i, plane in enumerate(self.body(images))))
 
 
-def build_backbone(spec: Backbone, pretrained: bool) -> nn.Module:
+def build_backbone(spec: Backbone, pretrained: bool, frozen: bool) -> nn.Module:
     """The backbone with its pyramid, with ImageNet weights if `pretrained`.
 
+    frozen: whether it starts from any weights at all, also ones that are loaded later. Then a ResNet keeps its batch
+    statistics and all but `trainable_stages`; a random start has to learn both.
     Raises InputError saying how to get the weights where a download is impossible, or the package where it is missing.
     """
     if spec.library == "torchvision":
-        return _torchvision(spec, pretrained)
+        return _torchvision(spec, pretrained, frozen)
     return Pyramid(_timm(spec, pretrained), spec.channels)
 
 
-def _torchvision(spec: Backbone, pretrained: bool) -> nn.Module:
+def _torchvision(spec: Backbone, pretrained: bool, frozen: bool) -> nn.Module:
+    known = torchvision.models.list_models(torchvision.models, include=("res*", "wide_res*"))
+    if spec.name not in known:
+        raise InputError(f"model.backbone.name: wanted one of torchvision's {', '.join(known)}, got {spec.name}")
     if spec.channels != 256:
         raise InputError(f"model.backbone.channels: torchvision's pyramid has 256 channels, got {spec.channels}")
     try:
         weights = torchvision.models.get_model_weights(spec.name).DEFAULT if pretrained else None
-        # Frozen statistics suit frozen pretrained stages; from scratch they have to be learnt.
-        norm = FrozenBatchNorm2d if pretrained else nn.BatchNorm2d
-        stages = spec.trainable_stages if pretrained else 5
-        return resnet_fpn_backbone(
-            backbone_name=spec.name, weights=weights, norm_layer=norm, trainable_layers=stages
-        )
-    except OSError as error:
+        norm, stages = (FrozenBatchNorm2d, spec.trainable_stages) if frozen else (nn.BatchNorm2d, 5)
+        return resnet_fpn_backbone(backbone_name=spec.name, weights=weights, norm_layer=norm, trainable_layers=stages)
+    except DOWNLOAD_ERRORS as error:
         raise InputError(download_help(f"ImageNet weights of {spec.name}", error)) from error
 
 
@@ -87,16 +90,24 @@ def _timm(spec: Backbone, pretrained: bool) -> nn.Module:
         raise InputError(f'the backbone {spec.name} needs timm: pip install "maskline[timm]"')
     import timm
 
+    if not timm.is_model(spec.name):
+        raise InputError(f"model.backbone.name: timm {timm.__version__} has no model {spec.name}")
     shipped = pretrained and spec.name == "tf_efficientnet_lite0"
     try:
         body = timm.create_model(
-            spec.name, features_only=True, out_indices=(1, 2, 3, 4), pretrained=pretrained and not shipped
+            spec.name, features_only=True, out_indices=(-4, -3, -2, -1), pretrained=pretrained and not shipped
         )
-    except (OSError, RuntimeError) as error:
+    except DOWNLOAD_ERRORS as error:
         raise InputError(download_help(f"ImageNet weights of {spec.name}", error)) from error
+    strides, order = tuple(body.feature_info.reduction()), str(getattr(body, "output_fmt", "NCHW"))
+    if strides != STRIDES[:-1] or not order.endswith("NCHW"):
+        raise InputError(
+            f"model.backbone.name: wanted features of strides {STRIDES[:-1]} in the order NCHW, those of {spec.name} "
+            f"have strides {strides} in the order {order.removeprefix('Format.')}"
+        )
     if shipped:
         state = _lite0_weights()
-        body.load_state_dict({name: state[name] for name in body.state_dict() if "num_batches" not in name}, strict=False)
+        body.load_state_dict({name: state[name] for name in body.state_dict()})
     return body
 
 
@@ -117,7 +128,13 @@ def _timm_name(name: str) -> str:
     """The name in timm's EfficientNet of a tensor of the lite0 package."""
     block = re.fullmatch(r"_blocks\.(\d+)\._(\w+?)\.(.+)", name)
     if block is None:
-        outer = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
+        outer = {
+            "_conv_stem": "conv_stem",
+            "_bn0": "bn1",
+            "_conv_head": "conv_head",
+            "_bn1": "bn2",
+            "_fc": "classifier",
+        }
         head, rest = name.split(".", 1)
         return f"{outer[head]}.{rest}"
     number, layer, rest = int(block[1]), block[2], block[3]
@@ -134,9 +151,13 @@ def _timm_name(name: str) -> str:
 
 def download_help(what: str, error: Exception) -> str:
     """A message for weights that could not be fetched: what is wanted and the three ways out."""
-    cause = str(error).splitlines()[0] if str(error) else type(error).__name__
     return (
-        f"{what} could not be downloaded ({cause}). Either run once where there is a network (the file is kept in "
-        f"{torch.hub.get_dir()}/checkpoints), or give a weights file with model.weights=FILE, or start without: "
-        "model.weights=none"
+        f"{what} could not be downloaded ({first_line(error)}). Either run once where there is a network (the file is "
+        f"kept in {torch.hub.get_dir()}/checkpoints), or give a weights file with model.weights=FILE, or start "
+        "without: model.weights=none"
     )
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an exception's message, or its kind where it has none."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__

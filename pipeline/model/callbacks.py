@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.callbacks import Checkpoint as LightningCheckpoint
 
 from pipeline.model.weights import save_weights
-from pipeline.progress import bar
+from pipeline.progress import Bar
 
 
 class History(Callback):
@@ -30,6 +30,8 @@ class History(Callback):
         self.start = time.monotonic()
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        if self.rows and self.rows[-1]["step"] == trainer.global_step:
+            return  # a resumed engine first closes the epoch it was saved in, without a step
         figures = {
             name.removesuffix("_epoch"): float(value)
             for name, value in trainer.callback_metrics.items()
@@ -58,43 +60,50 @@ class Checkpoint(LightningCheckpoint):
     """
 
     def __init__(self, folder: Path, info: Mapping[str, Any]):
-        self.folder, self.info, self.best = folder, dict(info), float("-inf")
+        self.folder, self.info, self.best, self.step = folder, dict(info), float("-inf"), 0
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
-        score = float(trainer.callback_metrics.get("validation_score", 0.0))
-        if score > self.best:
+        if trainer.global_step == self.step:
+            return
+        self.step = trainer.global_step
+        score = float(trainer.callback_metrics["validation_score"])
+        # Of equals the later: a training that scores 0 for some epochs has learnt something by the last of them.
+        if score >= self.best:
             self.best = score
             if trainer.is_global_zero:
                 at = {"step": trainer.global_step, "validation_score": score}
                 save_weights(self.folder / "best.pt", module.detector, {**self.info, **at})
         partial = self.folder / ".last.ckpt.partial"
-        trainer.save_checkpoint(partial)
+        trainer.save_checkpoint(partial, weights_only=False)
         if trainer.is_global_zero:
             os.replace(partial, self.folder / "last.ckpt")
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best}
+        return {"best": self.best, "step": self.step}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.best = float(state_dict["best"])
+        self.best, self.step = float(state_dict["best"]), int(state_dict["step"])
 
 
 class Progress(Callback):
     """A bar over all steps of the run with the loss, the last score and the time left."""
 
+    def __init__(self, quiet: bool):
+        self.quiet = quiet
+        self.bar: Bar | None = None
+
     def on_train_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
-        quiet = not trainer.is_global_zero
-        self.bar = bar(trainer.max_steps, "training", "step", initial=trainer.global_step, quiet=quiet)
+        quiet = self.quiet or not trainer.is_global_zero
+        self.bar = Bar(trainer.max_steps, "training", "step", initial=trainer.global_step, quiet=quiet)
 
     def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
         figures = trainer.callback_metrics
-        shown = {"loss": figures.get("loss_step", figures.get("loss")), "score": figures.get("validation_score")}
-        self.bar.set_postfix({k: f"{float(v):.3f}" for k, v in shown.items() if v is not None}, refresh=False)
-        self.bar.update(trainer.global_step - self.bar.n)
+        shown = {"loss": figures.get("loss_step"), "score": figures.get("validation_score")}
+        if self.bar is not None:
+            note = ", ".join(f"{name} {float(value):.3f}" for name, value in shown.items() if value is not None)
+            self.bar.update(trainer.global_step - self.bar.done, note)
 
-    def on_train_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
-        self.bar.close()
-
-    def on_exception(self, trainer: lightning.Trainer, *_: Any) -> None:
-        if hasattr(self, "bar"):
+    def teardown(self, *_: Any, **__: Any) -> None:
+        if self.bar is not None:
             self.bar.close()
+            self.bar = None

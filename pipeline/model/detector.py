@@ -17,6 +17,7 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHe
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
+from torchvision.ops import FrozenBatchNorm2d
 
 from pipeline.instances import Detections
 from pipeline.model.backbone import STRIDES, Backbone, build_backbone
@@ -70,11 +71,13 @@ class MaskRCNN:
     def build(self, categories: int, pretrained: bool = True) -> Detector:
         """The module for `categories` classes. Every field must be set (see `sized`).
 
-        pretrained: load the ImageNet weights that `weights` names; other weights are loaded by `pipeline.model.weights`.
+        pretrained: load the ImageNet weights that `weights` names; `pipeline.model.weights` loads the other kinds.
         """
         if self.anchors is None or self.proposals is None or self.candidates is None or self.detections is None:
             raise ValueError("the detector has no sizes yet: call sized(statistics) first")
-        backbone = build_backbone(self.backbone, pretrained and self.weights == "imagenet")
+        backbone = build_backbone(self.backbone, pretrained and self.weights == "imagenet", self.weights != "none")
+        if self.weights == "coco":
+            _remove_epsilon(backbone)
         return Detector(self, backbone, categories).to(memory_format=torch.channels_last)
 
     @classmethod
@@ -109,32 +112,24 @@ class Detector(nn.Module):
         in falling order, masks float32 (n, M, M) in the box's frame.
         """
         batch, sizes = self._batch(images)
-        scaled = None if targets is None else [self._scaled(target) for target in targets]
+        factors = [_factor(image, size) for image, size in zip(images, sizes, strict=True)]
+        scaled = None if targets is None else [_scaled(t, f) for t, f in zip(targets, factors, strict=True)]
         features = self.backbone(batch)
         proposals, losses = self.rpn(ImageList(batch, sizes), features, scaled)
         results, more = self.roi_heads(features, proposals, sizes, scaled)
         if self.training:
             return losses | more
-        for result, image, size in zip(results, images, sizes, strict=True):
-            factor = [image.shape[-1] / size[1], image.shape[-2] / size[0]] * 2
-            result["boxes"] = result["boxes"] * result["boxes"].new_tensor(factor)
+        for result, factor in zip(results, factors, strict=True):
+            result["boxes"] = result["boxes"] / factor
         return results
 
     def _batch(self, images: list[Tensor]) -> tuple[Tensor, list[tuple[int, int]]]:
         """Normalised images (B, 3, h, w), padded right and below to a multiple of 32, and their own sizes."""
-        planes = [(image / 255 - self.mean) / self.std for image in images]
-        if self.spec.scale != 1:
-            planes = [
-                functional.interpolate(plane[None], scale_factor=self.spec.scale, mode="bilinear", antialias=True)[0]
-                for plane in planes
-            ]
+        planes = [_resized((image / 255 - self.mean) / self.std, self.spec.scale) for image in images]
         sizes = [(plane.shape[-2], plane.shape[-1]) for plane in planes]
         height, width = (-(-max(side) // 32) * 32 for side in zip(*sizes, strict=True))
         padded = [functional.pad(p, (0, width - p.shape[-1], 0, height - p.shape[-2])) for p in planes]
         return torch.stack(padded).contiguous(memory_format=torch.channels_last), sizes
-
-    def _scaled(self, target: dict[str, Any]) -> dict[str, Any]:
-        return target if self.spec.scale == 1 else {**target, "boxes": target["boxes"] * self.spec.scale}
 
     @torch.inference_mode()
     def detect(self, image: Tensor, image_id: str) -> Detections:
@@ -149,6 +144,32 @@ class Detector(nn.Module):
             result["labels"].astype(np.int64),
             result["masks"].astype(np.float32),
         )
+
+
+def _resized(plane: Tensor, scale: float) -> Tensor:
+    """An image (3, H, W) with its sides multiplied by `scale` and rounded to whole pixels."""
+    if scale == 1:
+        return plane
+    size = [max(1, round(side * scale)) for side in plane.shape[-2:]]
+    return functional.interpolate(plane[None], size, mode="bilinear", antialias=True)[0]
+
+
+def _factor(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """By what an image's boxes grow with it to `size` (h, w), float32 (4,): its sides are whole, `scale` is not."""
+    across, down = size[1] / image.shape[-1], size[0] / image.shape[-2]
+    return torch.tensor([across, down, across, down], device=image.device)
+
+
+def _scaled(target: dict[str, Any], factor: Tensor) -> dict[str, Any]:
+    """The target in the pixels of the resized image; the masks stay as they are, so the heads are told the factor."""
+    return {**target, "boxes": target["boxes"] * factor, "factor": factor}
+
+
+def _remove_epsilon(backbone: nn.Module) -> None:
+    """torchvision's COCO weights were trained without batch norm's epsilon; its own builder removes it as well."""
+    for part in backbone.modules():
+        if isinstance(part, FrozenBatchNorm2d):
+            part.eps = 0.0
 
 
 def _proposals(spec: MaskRCNN) -> RegionProposalNetwork:
@@ -193,5 +214,3 @@ def _to_float32(_module: nn.Module, _inputs: Any, output: Any) -> Any:
     if isinstance(output, dict):
         return {name: _to_float32(_module, _inputs, value) for name, value in output.items()}
     return type(output)(_to_float32(_module, _inputs, value) for value in output)
-
-

@@ -22,7 +22,9 @@ class AlignedPool(nn.Module):
     strides: pixels per cell of each level, finest first. output_size: cells per side of what is pooled.
     """
 
-    def __init__(self, strides: tuple[int, ...], output_size: int, canonical_scale: int = 224, canonical_level: int = 4):
+    def __init__(
+        self, strides: tuple[int, ...], output_size: int, canonical_scale: int = 224, canonical_level: int = 4
+    ):
         super().__init__()
         self.strides, self.output_size = strides, (output_size, output_size)
         levels = [stride.bit_length() - 1 for stride in strides]
@@ -45,6 +47,7 @@ class AlignedPool(nn.Module):
 class Heads(RoIHeads):
     """torchvision's box and mask heads; `targets[i]["masks"]` are `Windows`, and masks are neither pasted nor stacked.
 
+    `targets[i]["factor"]`, float32 (4,), is what the windows' pixels are multiplied by to give those of the boxes.
     Sampling, box coding, losses and box post-processing are torchvision's own.
     """
 
@@ -92,6 +95,8 @@ class Heads(RoIHeads):
         owners = [owner[index] for owner, index in zip(matched, positive, strict=True)]
         chosen = torch.cat([label[index] for label, index in zip(labels, positive, strict=True)])
         logits = self._mask_logits(features, boxes, chosen)
+        # Masks are never resized: their targets are looked up in the image's own pixels.
+        boxes = [box / target["factor"] for box, target in zip(boxes, targets, strict=True)]
         loss_mask = mask_loss(logits, [t["masks"] for t in targets], owners, boxes)
         return {"loss_classifier": loss_class, "loss_box_reg": loss_box, "loss_mask": loss_mask}
 

@@ -59,7 +59,7 @@ def _resample(data: Tensor, offset: Tensor, frame: Tensor, boxes: Tensor, bins: 
     pixels = data[place.clamp(0, max(data.numel() - 1, 0))].float() * shown if data.numel() else shown.float() * 0
     across = _means(boxes[:, 0], boxes[:, 2], frame[:, 0], x.shape[1], bins)
     down = _means(boxes[:, 1], boxes[:, 3], frame[:, 1], y.shape[1], bins)
-    return down @ pixels.transpose(1, 2) @ across.transpose(1, 2)
+    return (down @ pixels.transpose(1, 2) @ across.transpose(1, 2)).clamp(0, 1)
 
 
 def _padded(low: Tensor, high: Tensor, canvas: int) -> tuple[Tensor, Tensor]:
@@ -69,7 +69,8 @@ def _padded(low: Tensor, high: Tensor, canvas: int) -> tuple[Tensor, Tensor]:
     inside = (place >= 0) & (place < length[:, None])
     before = (place == -1) & (low == 0)[:, None]
     after = (place == length[:, None]) & (high == canvas)[:, None]
-    return place.clamp(min=0).minimum((length - 1).clamp(min=0)[:, None]), inside | before | after
+    shown = (inside | before | after) & (length > 0)[:, None]
+    return place.clamp(min=0).minimum((length - 1).clamp(min=0)[:, None]), shown
 
 
 def _means(low: Tensor, high: Tensor, origin: Tensor, pixels: int, bins: int) -> Tensor:
@@ -79,7 +80,8 @@ def _means(low: Tensor, high: Tensor, origin: Tensor, pixels: int, bins: int) ->
     """
     edges = torch.linspace(0, 1, bins + 1, device=low.device)
     width = (high - low).clamp(min=1e-3)
-    edge = low[:, None] + width[:, None] * edges - origin[:, None]
+    # Box and window are close together: their difference first keeps the fractions of a pixel.
+    edge = (low - origin)[:, None] + width[:, None] * edges
     centre = torch.arange(-1, pixels - 1, device=low.device) + 0.5
     area = _hat_integral(edge[:, :, None] - centre)
     return (area[:, 1:] - area[:, :-1]) * (bins / width)[:, None, None]

@@ -7,9 +7,11 @@ the learning rate. Checkpoints are written at the end of an epoch, when no sampl
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -149,12 +151,10 @@ class Module(lightning.LightningModule):
 
 def build_trainer(spec: Trainer, folder: Path, info: Mapping[str, Any], quiet: bool) -> lightning.Trainer:
     """The engine for a run in `folder`, which gets last.ckpt, best.pt, history.csv and a TensorBoard log."""
-    callbacks: list[Callback] = [History(folder / "history.csv"), Checkpoint(folder, info)]
+    callbacks: list[Callback] = [History(folder / "history.csv"), Checkpoint(folder, info), Progress(quiet)]
     if spec.patience is not None:
         stop = EarlyStopping("validation_score", mode="max", patience=spec.patience, check_on_train_epoch_end=False)
         callbacks.insert(0, stop)
-    if not quiet:
-        callbacks.append(Progress())
     return lightning.Trainer(
         accelerator=spec.accelerator,
         devices=spec.devices,
@@ -176,6 +176,23 @@ def build_trainer(spec: Trainer, folder: Path, info: Mapping[str, Any], quiet: b
         enable_model_summary=False,
         enable_checkpointing=True,
     )
+
+
+@contextlib.contextmanager
+def quiet_engine() -> Iterator[None]:
+    """Lightning's tips and its advice on loaders are not for the users of this pipeline; its warnings of trouble are."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            for message in (".*does not have many workers.*", ".*LeafSpec.*", ".*treespec.*", ".*lr_scheduler.step.*"):
+                warnings.filterwarnings("ignore", message=message)
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def precision(wanted: str, accelerator: str) -> str:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
-from pathlib import Path
 from torch import Tensor
-from torchvision.models.detection import MaskRCNN_ResNet50_FPN_Weights
+from torchvision.models.detection import MaskRCNN_ResNet50_FPN_Weights, maskrcnn_resnet50_fpn
 
 from pipeline.errors import InputError
-from pipeline.model.backbone import download_help
+from pipeline.model.backbone import DOWNLOAD_ERRORS, download_help, first_line
 from pipeline.model.detector import Detector, MaskRCNN
 
 log = logging.getLogger(__name__)
@@ -39,8 +39,8 @@ def read_weights(path: Path) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; the stage `train` makes it") from None
-    except Exception as error:
-        raise InputError(f"{path} is no weights file of this pipeline: {str(error).splitlines()[0]}") from None
+    except Exception as error:  # whatever a broken or hostile file makes the reader raise
+        raise InputError(f"{path} is no weights file of this pipeline: {first_line(error)}") from None
     got = (content.get("format"), content.get("version")) if isinstance(content, dict) else (None, None)
     if got != WEIGHTS_FORMAT:
         raise InputError(f"{path}: wanted {WEIGHTS_FORMAT[0]} of version {WEIGHTS_FORMAT[1]}, got {got[0]} of {got[1]}")
@@ -60,7 +60,7 @@ def initial_weights(detector: Detector) -> None:
     """Load the weights that the detector's description names, other than those of its backbone alone.
 
     Tensors of another shape are left at their random start when they belong to the class-dependent predictors, and
-    refused with their names otherwise. The log says how many tensors came from where.
+    refused with their names otherwise. The log says how many tensors came from where, and which did not.
     """
     name = detector.spec.weights
     if name in ("imagenet", "none"):
@@ -73,15 +73,20 @@ def initial_weights(detector: Detector) -> None:
     wrong = [key for key in state.keys() | own.keys() if key not in fits and not key.startswith(predictors)]
     wrong = [key for key in wrong if not key.endswith("num_batches_tracked")]
     if wrong:
-        raise InputError(f"weights {name} do not fit the model: {len(wrong)} tensors differ, such as {sorted(wrong)[:5]}")
+        some = ", ".join(sorted(wrong)[:5])
+        raise InputError(f"weights {name} do not fit the model: {len(wrong)} tensors differ, such as {some}")
     detector.load_state_dict(fits, strict=False)
-    log.info("weights: %d of %d tensors from %s", len(fits), len(own), name)
+    left = sorted(key for key in own if key not in fits and not key.endswith("num_batches_tracked"))
+    beginning = f"; at a random start: {', '.join(left)}" if left else ""
+    log.info("weights: %d of %d tensors from %s%s", len(fits), len(own), name, beginning)
 
 
 def _coco_state(spec: MaskRCNN) -> Mapping[str, Tensor]:
     if spec.backbone.name != "resnet50" or spec.mask_size != 28:
-        raise InputError("model.weights=coco are torchvision's, for model.backbone.name=resnet50 and model.mask_size=28")
+        wanted = "model.backbone.name=resnet50 and model.mask_size=28"
+        raise InputError(f"model.weights=coco are torchvision's and want {wanted}")
     try:
-        return MaskRCNN_ResNet50_FPN_Weights.DEFAULT.get_state_dict(progress=False, check_hash=True)
-    except OSError as error:
+        # Through torchvision's own builder: the published file has tensor names that only its modules translate.
+        return maskrcnn_resnet50_fpn(weights=MaskRCNN_ResNet50_FPN_Weights.COCO_V1, progress=False).state_dict()
+    except DOWNLOAD_ERRORS as error:
         raise InputError(download_help("COCO weights of Mask R-CNN", error)) from error

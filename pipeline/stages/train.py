@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,8 @@ from pipeline.files import Paths, read_coco, read_folds, read_json
 from pipeline.inference.postprocess import Rules, decide
 from pipeline.instances import Detections, Instances
 from pipeline.metrics.mean_precision import mean_precision
-from pipeline.model.detector import MaskRCNN
-from pipeline.model.training import Module, Schedule, Trainer, build_trainer
+from pipeline.model.detector import Detector, MaskRCNN
+from pipeline.model.training import Module, Schedule, Trainer, build_trainer, quiet_engine
 from pipeline.model.weights import initial_weights
 from pipeline.progress import since
 from pipeline.record import Step, file_hash
@@ -59,40 +60,45 @@ def train(
     folds = read_folds(paths.folds)
     if trainer.threads is not None:
         torch.set_num_threads(trainer.threads)
+    settings = {
+        "seed": seed, "model": model, "augment": augment, "optimizer": optimizer, "schedule": schedule,
+        "trainer": trainer, "postprocess": postprocess,
+    }  # fmt: skip
     for k in chosen_folds(folds, fold):
-        settings = {"seed": seed, "model": model, "augment": augment, "optimizer": optimizer, "schedule": schedule}
-        step = _step(paths, run, k, {**settings, "trainer": trainer, "postprocess": postprocess})
+        step = _step(paths, run, k, settings)
         if _is_done(step, overwrite):
             continue
-        begin, folder = time.monotonic(), step.stamp.parent
-        split = [[name for name, own in folds.items() if (own == k) == held_out] for held_out in (False, True)]
-        log.info("fold %d: %d images to train on, %d to validate", k, *map(len, split))
+        begin = time.monotonic()
+        learn, held_out = ([name for name, own in folds.items() if (own == k) == out] for out in (False, True))
+        log.info("fold %d: %d images to train on, %d to validate", k, len(learn), len(held_out))
         torch.manual_seed(seed)
-        sized = model.sized(statistics)
-        log.info("derived from the data: anchors %s px, at most %d detections", sized.anchors, sized.detections)
-        detector = sized.build(len(competition.categories))
-        initial_weights(detector)
-        truth = annotations.truth(annotations.subset(coco, _few(split[1], trainer.validation_images)))
-        module = Module(
-            detector, optimizer, schedule, trainer.steps, seed, trainer.nonfinite,
-            lambda found, truth=truth: _score(found, truth, postprocess, competition.overlap),
-        )  # fmt: skip
+        detector = _detector(model.sized(statistics), len(competition.categories))
+        truth = annotations.truth(annotations.subset(coco, _few(held_out, trainer.validation_images)))
+        score = partial(_score, truth=truth, rules=postprocess, overlap=competition.overlap)
+        module = Module(detector, optimizer, schedule, trainer.steps, seed, trainer.nonfinite, score)
+        samples = TrainingSamples(paths.data, gather(coco, learn), augment, seed)
         info = {"competition": competition.key, "categories": list(competition.categories), "fold": k, "run": run}
-        engine = build_trainer(trainer, folder, info, quiet)
-        samples = TrainingSamples(paths.data, gather(coco, split[0]), augment, seed)
-        last = folder / "last.ckpt"
-        engine.fit(
-            module,
-            _training_loader(samples, trainer, engine, seed),
-            _validation_loader(paths.data, coco, [one.image_id for one in truth]),
-            ckpt_path=str(last) if last.is_file() else None,
-            weights_only=True,
-        )
+        last = step.stamp.parent / "last.ckpt"
+        with quiet_engine():
+            engine = build_trainer(trainer, step.stamp.parent, info, quiet)
+            engine.fit(
+                module,
+                _training_loader(samples, trainer, engine, seed),
+                _validation_loader(paths.data, coco, [one.image_id for one in truth]),
+                ckpt_path=str(last) if last.is_file() else None,
+                weights_only=True,
+            )
         if engine.interrupted:
             raise KeyboardInterrupt
         step.finish()
-        best = engine.callback_metrics.get("validation_score")
-        log.info("fold %d: trained in %s, last validation score %.3f", k, since(begin), best if best is not None else 0)
+        log.info("fold %d: trained in %s, weights in %s", k, since(begin), step.outputs[0])
+
+
+def _detector(spec: MaskRCNN, categories: int) -> Detector:
+    log.info("derived from the data: anchors %s px, at most %d detections", spec.anchors, spec.detections)
+    detector = spec.build(categories)
+    initial_weights(detector)
+    return detector
 
 
 def chosen_folds(folds: Mapping[str, int], fold: int | None) -> list[int]:

@@ -1,0 +1,128 @@
+"""The whole line as a user types it, on contests small enough for a test; how well it scores is measured elsewhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from pipeline import toy
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+TINY = [
+    "fold=0",
+    "model.weights=none",
+    "model.backbone.channels=16",
+    "model.detections=30",
+    "model.proposals=60",
+    "model.score_floor=0.3",
+    "augment.crop=64",
+    "postprocess.score=0.3",
+    "trainer.steps=2",
+    "trainer.epoch_steps=1",
+    "trainer.validation_images=1",
+    "trainer.accelerator=cpu",
+    "run=tiny",
+]
+
+
+def maskline(*words: str) -> subprocess.CompletedProcess[str]:
+    """The command as a user gives it, from anywhere."""
+    return subprocess.run([sys.executable, "-m", "pipeline", *words], capture_output=True, text=True, check=False)
+
+
+def places(data: Path, folder: Path) -> list[str]:
+    return [f"paths.data={data}", f"paths.output={folder / 'output'}", f"paths.submissions={folder / 'submissions'}"]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str]:
+    """The toy contest, run to the end: its folder, the folder of what was made, and what was printed."""
+    folder = tmp_path_factory.mktemp("line")
+    toy.draw(folder / "toy", seed=1, n_train=6, n_test=3)
+    done = maskline("run", *places(folder / "toy", folder), "n_folds=2", *TINY)
+    assert done.returncode == 0, done.stderr
+    return folder / "toy", folder, done.stdout
+
+
+def test_run_leads_from_the_contests_files_to_a_checked_csv(finished: tuple[Path, Path, str]) -> None:
+    data, folder, printed = finished
+    rows = pd.read_csv(folder / "output/submission.csv", dtype=str, keep_default_na=False)
+    wanted = pd.read_csv(data / "sample_submission.csv", dtype=str, keep_default_na=False)
+    assert list(rows.columns) == list(wanted.columns)
+    assert set(rows["id"]) == set(wanted["id"])
+    assert "validation of tiny: mean precision" in printed
+    assert "submission.csv: mean precision" in printed
+    lint = maskline("lint", f"submission={folder}/output/submission.csv", *places(data, folder))
+    assert (lint.returncode, lint.stdout.strip()) == (0, "no findings")
+
+
+def test_run_leaves_weights_detections_scores_and_pictures(finished: tuple[Path, Path, str]) -> None:
+    output = finished[1] / "output"
+    run = output / "runs/tiny"
+    names = ["fold0/best.pt", "fold0/last.ckpt", "fold0/history.csv", "fold0/detections_test.npz"]
+    names += ["detections_validation.npz", "instances_test.json", "scores.json", "evaluation.png"]
+    assert [name for name in names if not (run / name).is_file()] == []
+    assert list((run / "fold0/tensorboard").glob("events.*"))
+    assert (output / "submission.png").read_bytes().startswith(b"\x89PNG")
+    assert [str(path) for path in output.rglob("*.partial")] == []
+    assert 0 <= json.loads((run / "scores.json").read_text())["total"] <= 1
+
+
+def test_the_record_says_what_was_made_from_what(finished: tuple[Path, Path, str]) -> None:
+    (record,) = (finished[1] / "submissions").glob("*_toy_tiny/record.yaml")
+    content = yaml.safe_load(record.read_text())
+    assert content["steps"]["fold0/.train.json"]["settings"]["trainer"]["steps"] == 2
+    assert {"runs/tiny/fold0/best.pt", "annotations.json", "folds.csv"} <= content["files"].keys()
+    assert len(content["submission"]["sha256"]) == 64
+    assert str(finished[1]) not in record.read_text(), "a record names no folder of the machine that made it"
+
+
+def test_run_again_skips_what_is_complete(finished: tuple[Path, Path, str]) -> None:
+    data, folder, _ = finished
+    made = [folder / "output/annotations.json", folder / "output/runs/tiny/fold0/best.pt"]
+    made.append(folder / "output/runs/tiny/fold0/detections_test.npz")
+    before = [path.stat().st_mtime_ns for path in made]
+    again = maskline("run", *places(data, folder), "n_folds=2", *TINY)
+    assert again.returncode == 0, again.stderr
+    assert [path.stat().st_mtime_ns for path in made] == before
+    assert "trains again" in again.stderr
+
+
+def test_a_changed_threshold_remakes_only_what_follows_from_it(finished: tuple[Path, Path, str]) -> None:
+    data, folder, _ = finished
+    source = folder / "output/runs/tiny/detections_validation.npz"
+    before = source.stat().st_mtime_ns
+    words = [*places(data, folder), "run=tiny", "postprocess.score=0.99"]
+    assert maskline("postprocess", *words).returncode == 0
+    assert json.loads((folder / "output/runs/tiny/instances_validation.json").read_text()) == []
+    assert source.stat().st_mtime_ns == before
+
+
+def test_the_notebook_runs_on_a_finished_run(finished: tuple[Path, Path, str]) -> None:
+    data, folder, _ = finished
+    notebook = json.loads((REPOSITORY / "notebooks/results.ipynb").read_text())
+    code = "\n\n".join("".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code")
+    settings = {"MASKLINE_EXAMPLE_DATA": str(data), "MASKLINE_EXAMPLE_OUTPUT": str(folder / "output")}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True, text=True, check=False, cwd=folder,
+        env={**os.environ, **settings, "MASKLINE_EXAMPLE_RUN": "tiny", "MPLBACKEND": "agg"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+def test_dsb2018_runs_to_a_row_for_every_id_of_the_sample_submission(real_data: Path, tmp_path: Path) -> None:
+    data = real_data / "dsb2018_mini"
+    done = maskline("run", "competition=dsb2018", *places(data, tmp_path), "n_folds=12", *TINY)
+    assert done.returncode == 0, done.stderr
+    rows = pd.read_csv(tmp_path / "output/submission.csv", dtype=str, keep_default_na=False)
+    wanted = pd.read_csv(data / "stage1_sample_submission.csv", dtype=str)
+    assert set(rows["ImageId"]) == set(wanted["ImageId"])
+    assert len(wanted) == 11

@@ -1,0 +1,108 @@
+"""Pictures: outlines against the dense border, and comparison figures that can be drawn."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from fixtures.dense import LAW, Masks, disks, stacks
+from hypothesis import given
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+
+from pipeline.masks.runs import empty, from_dense
+from pipeline.plots import Panel, comparison, outlines
+
+
+def border(mask: Masks) -> set[tuple[float, float, float, float]]:
+    """Sides of one pixel's length between the mask and what is not the mask, by looking at every pixel's neighbours."""
+    padded, sides = np.pad(mask, 1), set()
+    for y, x in zip(*np.nonzero(mask), strict=True):
+        for down, right in ((-1, 0), (1, 0), (0, -1), (0, 1)):
+            if not padded[y + 1 + down, x + 1 + right]:
+                along = (0.5, 0.0) if down else (0.0, 0.5)  # half a side, to both ends of its middle
+                middle = (x + right / 2, y + down / 2)
+                ends = (middle[0] - along[0], middle[1] - along[1], middle[0] + along[0], middle[1] + along[1])
+                sides.add(tuple(map(float, ends)))
+    return sides
+
+
+def unit_sides(lines: np.ndarray) -> list[tuple[float, float, float, float]]:
+    """Segments cut into sides of one pixel."""
+    sides = []
+    for (x0, y0), (x1, y1) in lines.tolist():
+        length = int(abs(x1 - x0) + abs(y1 - y0))
+        step = ((x1 - x0) / length, (y1 - y0) / length)
+        for i in range(length):
+            sides.append((x0 + i * step[0], y0 + i * step[1], x0 + (i + 1) * step[0], y0 + (i + 1) * step[1]))
+    return sides
+
+
+@LAW
+@given(stacks())
+def test_outlines_are_the_dense_borders_side_by_side(masks: Masks) -> None:
+    found = outlines(from_dense(masks))
+    assert found.shape[1:] == (2, 2)
+    wanted = [side for mask in masks for side in border(mask)]
+    assert sorted(unit_sides(found)) == sorted(wanted)
+    assert np.abs(found[:, 1] - found[:, 0]).sum() == len(wanted)
+
+
+def test_the_outline_of_one_pixel_goes_around_it() -> None:
+    mask = np.zeros((1, 3, 4), bool)
+    mask[0, 1, 2] = True
+    assert sorted(map(tuple, outlines(from_dense(mask)).reshape(-1, 4).tolist())) == [
+        (1.5, 0.5, 1.5, 1.5),
+        (1.5, 0.5, 2.5, 0.5),
+        (1.5, 1.5, 2.5, 1.5),
+        (2.5, 0.5, 2.5, 1.5),
+    ]
+
+
+def test_no_mask_has_no_outline() -> None:
+    assert outlines(empty(0, (3, 4))).shape == (0, 2, 2)
+    assert outlines(empty(2, (3, 4))).shape == (0, 2, 2)
+
+
+def panel(truth: Masks, predicted: Masks, seed: int = 0) -> Panel:
+    generator = np.random.default_rng(seed)
+    image = generator.integers(0, 255, (*truth.shape[1:], 3), dtype=np.uint8)
+    hits = (generator.random(len(truth)) < 0.5, generator.random(len(predicted)) < 0.5)
+    return Panel(image, from_dense(truth), from_dense(predicted), *hits, title=f"image {seed}")
+
+
+def render(figure: Figure) -> int:
+    """Bytes of the figure as PNG."""
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=30)
+    return len(stream.getvalue())
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_a_comparison_of_any_number_of_images_can_be_drawn(count: int) -> None:
+    panels = [panel(disks(4, (30, 40), seed), disks(5, (30, 40), seed + 9), seed) for seed in range(count)]
+    figure = comparison(panels)
+    assert len(figure.axes) == 2 * max(count, 1)
+    assert render(figure) > 100
+
+
+@pytest.mark.parametrize(("truths", "predictions"), [(0, 0), (0, 2), (2, 0)])
+def test_a_comparison_with_no_masks_or_empty_ones_can_be_drawn(truths: int, predictions: int) -> None:
+    size = (12, 9)
+    drawn = panel(np.zeros((truths, *size), bool), np.zeros((predictions, *size), bool))
+    assert render(comparison([drawn])) > 100
+
+
+def test_a_comparison_counts_and_outlines_hits_misses_and_false_alarms() -> None:
+    truth, predicted = disks(3, (30, 40), 1), disks(4, (30, 40), 2)
+    hit_truth, hit_predicted = np.array([True, False, True]), np.array([True, True, False, False])
+    image = np.zeros((30, 40, 3), np.uint8)
+    shown = Panel(image, from_dense(truth), from_dense(predicted), hit_truth, hit_predicted, "cells")
+    figure = comparison([shown])
+    assert figure.axes[0].get_title() == "cells"
+    assert figure.axes[1].get_title() == "2 hits, 1 missed, 2 false alarms"
+    lines = [part for part in figure.axes[1].collections if isinstance(part, LineCollection)]
+    parts = (predicted[hit_predicted], predicted[~hit_predicted], truth[~hit_truth])
+    wanted = [len(outlines(from_dense(part))) for part in parts]
+    assert [len(part.get_segments()) for part in lines] == wanted
