@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pipeline.masks.runs import Runs, split_columns
 
-# Okabe and Ito's palette, told apart by colour-blind readers; misses are dashed besides.
+# Okabe and Ito's palette, told apart by colour-blind readers.
 HIT, MISS, FALSE_ALARM = "#009E73", "#E69F00", "#CC79A7"
 
 
@@ -37,7 +37,8 @@ class Panel:
 def comparison(panels: Sequence[Panel]) -> Figure:
     """Images side by side, above as they are, below with outlines of hits, misses and false alarms (IoU over .5)."""
     columns = max(len(panels), 1)
-    figure = Figure(figsize=(4.2 * columns, 8.8), layout="constrained")
+    slimmest = max((panel.image.shape[0] / panel.image.shape[1] for panel in panels), default=1.0)
+    figure = Figure(figsize=(4.2 * columns, 8.4 * slimmest + 0.9), layout="constrained")
     axes = figure.subplots(2, columns, squeeze=False)
     for column, panel in enumerate(panels):
         for axis in axes[:, column]:
@@ -48,7 +49,7 @@ def comparison(panels: Sequence[Panel]) -> Figure:
         axes[1, column].set_title("{} hits, {} missed, {} false alarms".format(*counts), fontsize=10)
     for axis in axes.ravel():
         axis.set_axis_off()
-    lines = [Line2D([], [], color=HIT), Line2D([], [], color=MISS, linestyle="--"), Line2D([], [], color=FALSE_ALARM)]
+    lines = [Line2D([], [], color=HIT), Line2D([], [], color=MISS), Line2D([], [], color=FALSE_ALARM)]
     figure.legend(lines, ["hit", "missed (truth)", "false alarm"], loc="outside lower center", ncols=3, frameon=False)
     return figure
 
@@ -56,12 +57,12 @@ def comparison(panels: Sequence[Panel]) -> Figure:
 def draw(axis: Axes, panel: Panel) -> None:
     """Outlines of one panel on a matplotlib axis: predictions as found, truth only where it was missed."""
     parts = (
-        (panel.predicted.select(panel.hit_predicted), HIT, "solid"),
-        (panel.predicted.select(~panel.hit_predicted), FALSE_ALARM, "solid"),
-        (panel.truth.select(~panel.hit_truth), MISS, "dashed"),
+        (panel.predicted.select(panel.hit_predicted), HIT),
+        (panel.predicted.select(~panel.hit_predicted), FALSE_ALARM),
+        (panel.truth.select(~panel.hit_truth), MISS),
     )
-    for runs, colour, style in parts:
-        lines = LineCollection(list(outlines(runs)), colors=colour, linestyles=style, linewidths=0.9)
+    for runs, colour in parts:
+        lines = LineCollection(list(outlines(runs)), colors=colour, linewidths=0.9)
         axis.add_collection(lines)
 
 

@@ -17,6 +17,7 @@ from pipeline.masks.runs import Int, Runs, concatenate, empty, expand, merged, s
 
 Order = Literal["row", "column"]
 _CHUNK = 2048  # texts per pass: the working arrays stay within the processor's cache
+_DIGITS = 18  # of the largest number that surely fits an int64
 
 
 class TextError(ValueError):
@@ -80,10 +81,12 @@ def transpose(runs: Runs) -> Runs:
 
 def _parse(texts: Sequence[str], first: int, size: tuple[int, int], base: int) -> _Flat:
     """Checked runs of some texts, sorted by (text, start). `first`: index of the first text, for messages."""
-    lengths = _check_words(texts, first)
-    values = np.array(" ".join(texts).split(), dtype=np.int64)
+    values, words = _values(texts, first)
+    odd = np.flatnonzero(words % 2)
+    if odd.size:
+        raise TextError(first + int(odd[0]), f"an odd number of values ({words[odd[0]]}); wanted start length pairs")
     start, length = values[0::2] - base, values[1::2]
-    owner = np.repeat(np.arange(len(texts)), lengths // 2)
+    owner = np.repeat(np.arange(len(texts)), words // 2)
     flat = _Flat(start, start + length, owner)
     _check_runs(flat, length, first, size, base)
     key_order = np.lexsort((start, owner)) if _unsorted(flat) else slice(None)
@@ -100,31 +103,35 @@ def _unsorted(flat: _Flat) -> bool:
     return bool(((flat.owner[1:] == flat.owner[:-1]) & (flat.start[1:] < flat.start[:-1])).any())
 
 
-def _check_words(texts: Sequence[str], first: int) -> Int:
-    """The number of words in each text, int64; refuses what is no list of pairs of unsigned integers."""
+def _values(texts: Sequence[str], first: int) -> tuple[Int, Int]:
+    """All values of some texts, and how many each text has, two int64 arrays; refuses what is no unsigned integer."""
     joined = "\n".join(texts)
-    if not _plain(joined):
-        for index, text in enumerate(texts):
-            for word in text.split():
-                if not (word.isascii() and word.isdigit() and len(word) <= 18):
-                    raise TextError(first + index, f'"{word:.40}" is no whole number of a pixel or a length')
-    lengths = np.fromiter((len(text.split()) for text in texts), np.int64, len(texts))
-    odd = np.flatnonzero(lengths % 2)
-    if odd.size:
-        raise TextError(first + int(odd[0]), f"an odd number of values ({lengths[odd[0]]}); wanted start length pairs")
-    return lengths
+    words = _count_words(joined, len(texts))
+    if words is not None:
+        # Of a text without a number fromstring makes a number up.
+        return np.fromstring(joined if words.any() else "", dtype=np.int64, sep=" "), words
+    for index, text in enumerate(texts):
+        for word in text.split():
+            if not (word.isascii() and word.isdigit() and len(word) <= _DIGITS):
+                raise TextError(first + index, f'"{word:.40}" is no whole number of a pixel or a length')
+    counts = np.fromiter((len(text.split()) for text in texts), np.int64, len(texts))
+    return np.array(" ".join(texts).split(), dtype=np.int64), counts
 
 
-def _plain(joined: str) -> bool:
-    """Whether a text holds digits, blanks and line ends only, and no word too long for an int64."""
-    if not joined.isascii():
-        return False
-    symbol = np.frombuffer(joined.encode(), np.uint8)
+def _count_words(joined: str, lines: int) -> Int | None:
+    """Words per line, int64 (lines,), of a text of digits, blanks and line ends alone; None for any other."""
+    if not joined.isascii() or not lines:
+        return None
+    symbol = np.frombuffer(b" " + joined.encode() + b"\n", np.uint8)
     digit = (symbol >= 48) & (symbol <= 57)
-    if not (digit | (symbol == 32) | (symbol == 10)).all():
-        return False
-    gaps = np.flatnonzero(~digit)
-    return bool(np.diff(np.concatenate([[-1], gaps, [symbol.size]])).max(initial=0) <= 19)
+    line_end = np.flatnonzero(symbol == 10)
+    if line_end.size != lines or int(digit.sum()) + int((symbol == 32).sum()) + lines != symbol.size:
+        return None
+    change = np.flatnonzero(digit[1:] != digit[:-1]) + 1
+    begin, end = change[0::2], change[1::2]
+    if (end - begin).max(initial=0) > _DIGITS:
+        return None
+    return np.diff(np.searchsorted(begin, line_end), prepend=0)
 
 
 def _check_runs(flat: _Flat, length: Int, first: int, size: tuple[int, int], base: int) -> None:

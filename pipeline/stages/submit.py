@@ -42,9 +42,7 @@ def submit(*, competition: Competition, paths: Paths, run: str, name: str | None
     _write_record(competition, paths, run, label, digest, overwrite)
 
 
-def _write_record(
-    competition: Competition, paths: Paths, run: str, label: str, digest: str, overwrite: bool
-) -> None:
+def _write_record(competition: Competition, paths: Paths, run: str, label: str, digest: str, overwrite: bool) -> None:
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
     path = paths.submissions / f"{today}_{competition.key}_{label}" / "record.yaml"
     if path.is_file() and not overwrite:

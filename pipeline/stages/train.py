@@ -168,5 +168,3 @@ def _few(names: Sequence[str], most: int | None) -> list[str]:
 def _score(found: Sequence[Detections], truth: Sequence[Instances], rules: Rules, overlap: str) -> dict[str, float]:
     score = mean_precision(truth, [decide(one, rules, overlap) for one in found])
     return {"score": score.total, "ap50": float(score.pooled[0])}
-
-
