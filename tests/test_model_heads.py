@@ -61,9 +61,7 @@ def test_levels_follow_the_canonical_scale() -> None:
 
 def ramp(side: int = 64) -> dict[str, torch.Tensor]:
     """A pyramid of planes whose value is the column in pixels of the image: cell k of a stride s has (k + 0.5) s."""
-    return {
-        str(i): ((torch.arange(side // s) + 0.5) * s).expand(1, 1, side // s, -1) for i, s in enumerate(STRIDES)
-    }
+    return {str(i): ((torch.arange(side // s) + 0.5) * s).expand(1, 1, side // s, -1) for i, s in enumerate(STRIDES)}
 
 
 def test_a_pooled_ramp_gives_the_places_of_the_bins() -> None:

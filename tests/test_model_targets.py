@@ -17,7 +17,9 @@ from pipeline.model.targets import mask_targets
 SIZE = (40, 52)
 
 
-def by_sampling(masks: NDArray[np.bool_], owner: list[int], boxes: torch.Tensor, bins: int, samples: int) -> torch.Tensor:
+def by_sampling(
+    masks: NDArray[np.bool_], owner: list[int], boxes: torch.Tensor, bins: int, samples: int
+) -> torch.Tensor:
     """The mean of the picture that is linear between pixel centres, over each bin, from samples² points in each.
 
     Independent of the product: dense masks, border pixels repeated outwards, one box at a time.
@@ -132,7 +134,9 @@ def test_the_target_keeps_the_area() -> None:
     box = torch.tensor([[10.3, 11.7, 50.1, 49.2]]).expand(3, 4)
     found = mask_targets(windows(from_dense(masks)), torch.arange(3), box, 28)
     pixel = (50.1 - 10.3) * (49.2 - 11.7) / 28**2
-    torch.testing.assert_close(found.sum((1, 2)) * pixel, torch.from_numpy(masks.sum((1, 2))).float(), rtol=1e-4, atol=0)
+    torch.testing.assert_close(
+        found.sum((1, 2)) * pixel, torch.from_numpy(masks.sum((1, 2))).float(), rtol=1e-4, atol=0
+    )
 
 
 # The way back -------------------------------------------------------------------------------------------------------

@@ -44,7 +44,9 @@ def read_mask(root: Path, name: str, size: tuple[int, int]) -> str:
                 f"{name}: the mask has height {got[0]} and width {got[1]}, its image has height {size[0]} and "
                 f"width {size[1]}. Correct or remove the mask in {root}."
             )
-        plain = image if image.mode in ("1", "L", "F") or image.mode[0] == "I" else image.convert("RGB")
+        plain = image if image.mode in ("1", "L", "F", "I") else image.convert("RGB")
+        if image.mode.startswith("I;"):  # some versions of Pillow crop 16-bit pictures wrongly
+            plain = Image.fromarray((np.asarray(image) != 0).astype(np.uint8))
         box = plain.getbbox()
         if box is None:
             raise InputError(f"{name}: the mask has no foreground, every pixel is 0. Remove the file from {root}.")

@@ -27,7 +27,7 @@ class Mean:
         Raises ValueError when there is no model, or the models speak of different images or mask sizes.
         """
         _check(models)
-        if len(models) == 1:
+        if len(models) == 1 or not any(len(model) for model in models):
             return models[0]
         stacked, source = _stack(models)
         groups = _clusters(stacked, source, self.iou)

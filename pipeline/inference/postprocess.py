@@ -8,7 +8,7 @@ import numpy as np
 
 from pipeline.instances import Detections, Instances
 from pipeline.masks.geometry import remove_overlaps
-from pipeline.masks.runs import Runs, area, to_coco
+from pipeline.masks.runs import Runs, area, pixels, to_coco
 from pipeline.masks.windows import paste
 
 
@@ -17,9 +17,9 @@ class Rules:
     """What becomes an instance.
 
     score: detections below it are dropped, 0 to 1. mask: probability above which a pixel belongs, 0 to 1.
-    min_area: smallest instance in pixels, after overlaps are removed. min_share: an instance that loses more than the
-    rest of its own mask to stronger ones is dropped, 0 to 1; most such leftovers are second answers for one object, of
-    another class or with a box too different for the detector's NMS.
+    min_area: smallest instance in pixels, after overlaps are removed. min_share: an instance to which stronger ones
+    leave a smaller share of its mask than this, 0 to 1, is dropped; most such leftovers are second answers for one
+    object, of another class or with a box too different for the detector's NMS.
     """
 
     score: float
@@ -45,8 +45,13 @@ def decide(detections: Detections, rules: Rules, overlap: str) -> Instances:
 
 
 def _share_out(detections: Detections, runs: Runs, min_share: float) -> tuple[Detections, Runs]:
-    """Masks without overlaps; what keeps too little of its own is dropped first, and its pixels go back to the rest."""
-    left = area(remove_overlaps(runs, detections.scores))
-    keep = np.flatnonzero(left >= min_share * area(runs))
-    kept = detections.select(keep)
-    return kept, remove_overlaps(runs.select(keep), kept.scores)
+    """Masks without overlaps, by falling score. What is dropped for keeping too little takes nothing from the rest."""
+    taken = np.zeros(runs.size[0] * runs.size[1], bool)
+    place, _ = pixels(runs)
+    keep = []
+    for i, own in enumerate(np.split(place, np.cumsum(area(runs))[:-1])) if len(runs) else ():
+        if np.count_nonzero(~taken[own]) >= min_share * own.size:
+            taken[own] = True
+            keep.append(i)
+    kept = np.array(keep, np.int64)
+    return detections.select(kept), remove_overlaps(runs.select(kept), detections.scores[kept])

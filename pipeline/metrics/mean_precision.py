@@ -216,7 +216,9 @@ def _partners(truth: Int, predicted: Int, shape: tuple[int, int]) -> tuple[Int, 
     # Disjoint masks cannot have two partners above IoU 0.5, so that nearly every call ends here.
     if not len(truth) or (np.bincount(truth).max() == 1 and np.bincount(predicted).max() == 1):
         return truth, predicted
-    graph = csr_array((np.ones(len(truth), bool), (truth, predicted)), shape=shape)
+    # The matching takes 32-bit indices only, and not every version of SciPy narrows them itself.
+    places = (truth.astype(np.int32), predicted.astype(np.int32))
+    graph = csr_array((np.ones(len(truth), bool), places), shape=shape)
     partner = maximum_bipartite_matching(graph, perm_type="column").astype(np.int64)
     matched = np.flatnonzero(partner >= 0)
     return matched, partner[matched]

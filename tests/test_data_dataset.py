@@ -1,0 +1,275 @@
+from __future__ import annotations
+
+import dataclasses
+import io
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from fixtures.contests import facts
+from fixtures.detectors import ellipses
+from numpy.typing import NDArray
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from pipeline.data import coco
+from pipeline.data.annotations import gather
+from pipeline.data.augment import Augment
+from pipeline.data.dataset import Sample, TrainingSamples, as_tensor, read_image
+from pipeline.data.sampling import Positions
+from pipeline.errors import InputError
+from pipeline.masks.runs import from_dense
+from pipeline.masks.windows import Windows
+
+AUGMENT = Augment(
+    crop=32, symmetries=True, brightness=0.2, contrast=0.2, gamma=0.3, invert=0.2, grey=0.2, min_area=4, min_share=0.1
+)
+BARE = dataclasses.replace(AUGMENT, brightness=0, contrast=0, gamma=0, invert=0, grey=0)
+SIZES = {"a": (60, 80), "b": (48, 40), "c": (20, 24)}
+COUNTS = {"a": 12, "b": 0, "c": 3}
+
+
+def code(size: tuple[int, int]) -> NDArray[np.uint8]:
+    """A picture that says of each pixel where it was: red the row, green the column, blue never 0."""
+    y, x = np.mgrid[: size[0], : size[1]]
+    return np.stack([y, x, np.full(size, 200)], 2).astype(np.uint8)
+
+
+def truth(name: str) -> NDArray[np.bool_]:
+    return ellipses(SIZES[name], COUNTS[name], 5)
+
+
+@pytest.fixture(scope="module")
+def contest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("contest")
+    for name, size in SIZES.items():
+        Image.fromarray(code(size)).save(root / f"{name}.png")
+    return root
+
+
+def samples(contest: Path, augment: Augment = AUGMENT, seed: int = 0) -> TrainingSamples:
+    images = {
+        name: {"id": i, "name": name, "file_name": f"{name}.png", "height": h, "width": w, "group": name}
+        for i, (name, (h, w)) in enumerate(SIZES.items(), 1)
+    }
+    found = []
+    for name in SIZES:
+        found += coco.masks_of_runs(
+            [name] * COUNTS[name], [1 + i % 3 for i in range(COUNTS[name])], from_dense(truth(name))
+        )
+    return TrainingSamples(contest, gather(coco.build(facts("sartorius"), images, found), list(SIZES)), augment, seed)
+
+
+def opened(masks: Windows) -> NDArray[np.bool_]:
+    """Dense masks (N, H, W) of windows, pixel by pixel as their docstring says."""
+    dense = np.zeros((len(masks), *masks.size), bool)
+    for i, ((x0, y0, x1, y1), begin) in enumerate(zip(masks.boxes.tolist(), masks.offset.tolist(), strict=True)):
+        part = masks.data[begin : begin + (x1 - x0) * (y1 - y0)]
+        dense[i, y0:y1, x0:x1] = part.reshape(x1 - x0, y1 - y0).T
+    return dense
+
+
+def same(one: Sample, two: Sample) -> bool:
+    pairs = [
+        (one.image, two.image),
+        (one.target["boxes"], two.target["boxes"]),
+        (one.target["labels"], two.target["labels"]),
+    ]
+    masks = [
+        (one.target["masks"].data, two.target["masks"].data),
+        (one.target["masks"].boxes, two.target["masks"].boxes),
+    ]
+    return all(torch.equal(a, b) for a, b in pairs) and all(np.array_equal(a, b) for a, b in masks)
+
+
+# A sample -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_sample_is_a_function_of_seed_position_and_image(contest: Path) -> None:
+    data, again = samples(contest), samples(contest)
+    again[3, 0], again[9, 2]  # what was asked for before does not matter
+    assert same(data[7, 0], again[7, 0])
+    assert not same(data[7, 0], data[8, 0])
+    assert not same(data[7, 0], samples(contest, seed=1)[7, 0])
+    torch.manual_seed(99)
+    np.random.default_rng(99)
+    assert same(data[7, 0], again[7, 0])
+
+
+def test_workers_give_the_same_samples_in_the_same_order(contest: Path) -> None:
+    data = samples(contest)
+    loaders = [
+        DataLoader(data, 2, sampler=Positions(3, 6, 0, lambda: 0), num_workers=workers, collate_fn=list)
+        for workers in (0, 2)
+    ]
+    for one, two in zip(*loaders, strict=True):
+        assert [s.image_id for s in one] == [s.image_id for s in two]
+        assert all(same(a, b) for a, b in zip(one, two, strict=True))
+
+
+def test_a_sample_has_the_form_that_the_detector_takes(contest: Path) -> None:
+    sample = samples(contest)[0, 0]
+    assert (sample.image.dtype, tuple(sample.image.shape)) == (torch.uint8, (3, 32, 32))
+    assert sample.image.is_contiguous()
+    count = len(sample.target["labels"])
+    assert count > 0
+    assert (sample.target["labels"].dtype, sample.target["boxes"].dtype) == (torch.int64, torch.float32)
+    assert sample.target["boxes"].shape == (count, 4)
+    assert sample.target["masks"].size == (32, 32)
+    assert sample.image_id == "a"
+    assert sample.to(torch.device("cpu")).target.keys() == sample.target.keys()
+
+
+def wanted(sample: Sample, name: str, augment: Augment) -> tuple[list[bytes], set[int]]:
+    """Masks that the picture itself says belong to it, and which instances they are."""
+    row, column, blue = sample.image.numpy().astype(int)
+    inside = blue > 0
+    dense = truth(name)
+    moved = dense[:, row.clip(0, dense.shape[1] - 1), column.clip(0, dense.shape[2] - 1)] & inside
+    areas, left = dense.sum((1, 2)), moved.sum((1, 2))
+    keep = (left >= augment.min_area) & (left >= augment.min_share * areas)
+    return sorted(mask.tobytes() for mask in moved[keep]), set(np.flatnonzero(keep).tolist())
+
+
+@pytest.mark.parametrize("crop", [32, 50, None])
+@pytest.mark.parametrize("name", ["a", "c"])
+def test_masks_lie_where_the_pixels_of_the_picture_came_from(contest: Path, name: str, crop: int | None) -> None:
+    """All crops and symmetries against the dense truth, looked up by the places that the picture carries."""
+    augment = dataclasses.replace(BARE, crop=crop)
+    data, index = samples(contest, augment), list(SIZES).index(name)
+    views = set()
+    for position in range(60):
+        sample = data[position, index]
+        found = opened(sample.target["masks"])
+        masks, _ = wanted(sample, name, augment)
+        assert sorted(mask.tobytes() for mask in found) == masks
+        boxes = [[*np.argwhere(m.T).min(0), *(np.argwhere(m.T).max(0) + 1)] for m in found]
+        np.testing.assert_array_equal(sample.target["boxes"], np.array(boxes, np.float32).reshape(-1, 4))
+        row, column = sample.image[0].int(), sample.image[1].int()
+        steps = (int(row[1, 0] - row[0, 0]), int(row[0, 1] - row[0, 0]), int(column[0, 1] - column[0, 0]))
+        padded = crop is not None and crop > min(SIZES[name])
+        if not padded:
+            views.add((*steps, int(column[1, 0] - column[0, 0])))
+    assert padded or len(views) == 8
+
+
+def test_labels_belong_to_their_masks(contest: Path) -> None:
+    augment = dataclasses.replace(BARE, crop=None)
+    sample = samples(contest, augment)[0, 0]
+    row, column, _ = sample.image.numpy().astype(int)
+    moved = {mask.tobytes(): 1 + i % 3 for i, mask in enumerate(truth("a")[:, row, column])}
+    labels = [moved[mask.tobytes()] for mask in opened(sample.target["masks"])]
+    assert len(set(labels)) == 3
+    assert sample.target["labels"].tolist() == labels
+
+
+def test_instances_that_overlap_keep_their_common_pixels(contest: Path) -> None:
+    augment = dataclasses.replace(BARE, crop=None)
+    found = opened(samples(contest, augment)[0, 0].target["masks"])
+    assert (found.sum(0) > 1).sum() == (truth("a").sum(0) > 1).sum() > 0
+    assert len(found) == 12
+
+
+def test_an_image_without_instances_is_a_sample_without_instances(contest: Path) -> None:
+    sample = samples(contest)[4, 1]
+    assert sample.target["boxes"].shape == (0, 4)
+    assert (len(sample.target["labels"]), len(sample.target["masks"])) == (0, 0)
+    assert tuple(sample.image.shape) == (3, 32, 32)
+
+
+def test_crops_without_an_instance_are_drawn_again(contest: Path) -> None:
+    data = samples(contest, dataclasses.replace(BARE, crop=8))
+    filled = [len(data[position, 0].target["labels"]) > 0 for position in range(40)]
+    assert np.mean(filled) > 0.95
+
+
+def test_a_smaller_image_is_padded_right_and_below_before_the_symmetry(contest: Path) -> None:
+    sample = samples(contest, dataclasses.replace(BARE, crop=40, symmetries=False))[0, 2]
+    assert tuple(sample.image.shape) == (3, 40, 40)
+    np.testing.assert_array_equal(sample.image[:, :20, :24].permute(1, 2, 0), code((20, 24)))
+    assert sample.image[:, 20:].sum() == sample.image[:, :, 24:].sum() == 0
+
+
+def test_samples_travel_to_worker_processes(contest: Path) -> None:
+    data = pickle.loads(pickle.dumps(samples(contest)))
+    assert same(data[1, 0], samples(contest)[1, 0])
+    assert len(data) == 3
+
+
+# Reading ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "1", "CMYK"])
+def test_images_of_every_mode_are_read_as_three_channels(tmp_path: Path, mode: str) -> None:
+    image = Image.fromarray(code((12, 9))).convert(mode)
+    path = tmp_path / ("image.tif" if mode == "CMYK" else "image.png")
+    image.save(path)
+    pixels = read_image(path)
+    assert (pixels.dtype, pixels.shape) == (np.uint8, (12, 9, 3))
+    if mode in ("RGB", "RGBA"):
+        np.testing.assert_array_equal(pixels, code((12, 9)))
+    if mode in ("L", "LA", "1"):
+        assert (pixels == pixels[..., :1]).all()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "suffix"), [(np.uint16, "png"), (np.uint16, "tif"), (np.int32, "tif"), (np.float32, "tif")]
+)
+def test_deep_grey_images_are_scaled_by_their_own_range(tmp_path: Path, dtype: Any, suffix: str) -> None:
+    values = np.array([[1000, 2000], [3000, 5000]], dtype)
+    Image.fromarray(values).save(tmp_path / f"image.{suffix}")
+    pixels = read_image(tmp_path / f"image.{suffix}")
+    np.testing.assert_array_equal(pixels[..., 0], [[0, 64], [128, 255]])
+    assert (pixels == pixels[..., :1]).all()
+
+
+def test_a_flat_deep_image_is_black(tmp_path: Path) -> None:
+    Image.fromarray(np.full((3, 4), 700, np.uint16)).save(tmp_path / "image.png")
+    assert read_image(tmp_path / "image.png").sum() == 0
+
+
+def test_a_missing_image_and_one_that_is_none_are_named(tmp_path: Path) -> None:
+    (tmp_path / "text.png").write_text("id,predicted\n")
+    for name in ("absent.png", "text.png"):
+        with pytest.raises(InputError, match=rf"{name} is no readable image: "):
+            read_image(tmp_path / name)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("suffix", ["png", "tif", "jpg"])
+def test_a_damaged_image_is_named_or_read_but_nothing_else_is_raised(tmp_path: Path, suffix: str) -> None:
+    buffer = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(buffer, {"png": "PNG", "tif": "TIFF", "jpg": "JPEG"}[suffix])
+    whole, path = buffer.getvalue(), tmp_path / f"cell.{suffix}"
+    rng, refused = np.random.default_rng(1), []
+    for _ in range(200):
+        damaged = bytearray(whole[: int(rng.integers(1, len(whole)))] if rng.random() < 0.3 else whole)
+        for place in rng.integers(0, min(len(damaged), 120), 3):
+            damaged[place] = int(rng.integers(256))
+        path.write_bytes(bytes(damaged))
+        try:
+            read_image(path)
+        except InputError as error:
+            refused.append(str(error))
+    assert len(refused) > 20
+    assert all(f"cell.{suffix} is no readable image: " in message for message in refused)
+
+
+def test_a_png_cut_short_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "cell.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(path)
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(InputError, match=r"cell\.png is no readable image: .*truncated"):
+        read_image(path)
+
+
+def test_a_tensor_of_an_image_owns_its_memory() -> None:
+    pixels = code((5, 7))
+    tensor = as_tensor(pixels)
+    tensor[:] = 0
+    assert tuple(tensor.shape) == (3, 5, 7)
+    assert pixels.sum() > 0

@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torchvision.ops import box_iou as reference_iou
+
+from pipeline.inference.fuse import Mean, box_iou
+from pipeline.instances import Detections
+
+SIZE = (60, 80)
+MEAN = Mean(iou=0.5)
+
+
+def detections(count: int, seed: int = 0, spread: float = 60) -> Detections:
+    """Random detections by falling score, many of them overlapping."""
+    rng = np.random.default_rng(seed)
+    low = rng.uniform(0, spread, (count, 2))
+    boxes = np.concatenate([low, low + rng.uniform(4, 20, (count, 2))], 1).astype(np.float32)
+    scores = -np.sort(-rng.uniform(0.05, 1, count)).astype(np.float32)
+    labels, masks = rng.integers(1, 4, count), rng.random((count, 6, 6)).astype(np.float32)
+    return Detections("a", SIZE, boxes, scores, labels, masks)
+
+
+def of(*rows: tuple[list[float], float, int, float]) -> Detections:
+    """Detections of (box, score, label, value of all bins)."""
+    boxes = np.array([row[0] for row in rows], np.float32).reshape(-1, 4)
+    scores, labels = np.array([row[1] for row in rows], np.float32), np.array([row[2] for row in rows], np.int64)
+    masks = np.array([np.full((2, 2), row[3]) for row in rows], np.float32).reshape(-1, 2, 2)
+    return Detections("a", SIZE, boxes, scores, labels, masks)
+
+
+def assert_close(one: Detections, two: Detections, tolerance: float = 1e-6) -> None:
+    assert (one.image_id, one.size, len(one)) == (two.image_id, two.size, len(two))
+    np.testing.assert_array_equal(one.labels, two.labels)
+    for column in ("boxes", "scores", "masks"):
+        np.testing.assert_allclose(getattr(one, column), getattr(two, column), rtol=tolerance, atol=tolerance)
+
+
+LAW = settings(max_examples=40, deadline=None)
+
+
+@LAW
+@given(st.integers(0, 25), st.integers(1, 5), st.integers(0, 999))
+def test_copies_of_one_prediction_fuse_to_it(count: int, copies: int, seed: int) -> None:
+    one = detections(count, seed)
+    assert_close(MEAN.fuse([one] * copies), one)
+
+
+@LAW
+@given(st.permutations(range(4)), st.integers(0, 999))
+def test_the_order_of_the_models_is_irrelevant(order: list[int], seed: int) -> None:
+    models = [detections(12, seed * 4 + i) for i in range(4)]
+    assert_close(MEAN.fuse([models[i] for i in order]), MEAN.fuse(models))
+
+
+@LAW
+@given(st.integers(1, 30), st.integers(0, 999), st.floats(0.1, 0.9))
+def test_no_model_ever_merges_two_of_its_own(count: int, seed: int, iou: float) -> None:
+    rng = np.random.default_rng(seed)
+    one = detections(count, seed, spread=3)  # nearly all overlap
+    other = Detections(
+        "a", SIZE, one.boxes + rng.uniform(0, 1, 4).astype(np.float32), one.scores, one.labels, one.masks
+    )
+    fused = Mean(iou).fuse([one, other])
+    assert len(fused) >= count
+    assert_close(Mean(iou).fuse([one, Detections.empty("a", SIZE, 6)]).select(slice(None)), halved(one))
+
+
+def halved(one: Detections) -> Detections:
+    return Detections(one.image_id, one.size, one.boxes, one.scores / np.float32(2), one.labels, one.masks)
+
+
+@LAW
+@given(st.lists(st.integers(0, 15), min_size=1, max_size=4), st.integers(0, 999))
+def test_scores_fall_and_their_sum_is_the_mean_of_the_models_sums(counts: list[int], seed: int) -> None:
+    models = [detections(count, seed + i) for i, count in enumerate(counts)]
+    fused = MEAN.fuse(models)
+    assert (np.diff(fused.scores) <= 0).all()
+    assert ((fused.masks >= 0) & (fused.masks <= 1)).all()
+    assert max(counts) <= len(fused) <= sum(counts)
+    total = sum(model.scores.sum() for model in models) / len(models)
+    assert fused.scores.sum() == pytest.approx(total, rel=1e-5, abs=1e-6)
+
+
+def test_nothing_fuses_to_nothing() -> None:
+    none = Detections.empty("a", SIZE, 6)
+    assert_close(MEAN.fuse([none, none, none]), none)
+    assert_close(MEAN.fuse([none]), none)
+
+
+def test_two_models_by_hand() -> None:
+    one = of(([0, 0, 10, 10], 0.9, 1, 1.0), ([30, 30, 40, 40], 0.8, 2, 0.5))
+    two = of(([2, 0, 12, 10], 0.5, 1, 0.0), ([30, 30, 40, 40], 0.6, 1, 0.1))
+    # The first pair overlaps by 80/120. The second lies in one place but is of two classes.
+    wanted = of(
+        ([1, 0, 11, 10], 0.7, 1, 0.5), ([30, 30, 40, 40], 0.4, 2, 0.5), ([30, 30, 40, 40], 0.3, 1, 0.1)
+    )  # fmt: skip
+    assert_close(Mean(0.6).fuse([one, two]), wanted)
+    assert len(Mean(0.7).fuse([one, two])) == 4
+
+
+def test_a_detection_joins_the_leader_that_it_overlaps_most() -> None:
+    one = of(([0, 0, 10, 10], 0.9, 1, 1.0), ([4, 0, 14, 10], 0.8, 1, 1.0))
+    two = of(([3, 0, 13, 10], 0.5, 1, 1.0))
+    fused = MEAN.fuse([one, two])
+    np.testing.assert_allclose(fused.boxes, [[3.5, 0, 13.5, 10], [0, 0, 10, 10]])
+    np.testing.assert_allclose(fused.scores, [0.65, 0.45])
+
+
+def test_a_taken_leader_leaves_the_second_best_or_a_group_of_its_own() -> None:
+    one = of(([0, 0, 10, 10], 0.9, 1, 1.0))
+    two = of(([0, 0, 10, 10], 0.8, 1, 1.0), ([1, 0, 11, 10], 0.7, 1, 1.0))
+    fused = MEAN.fuse([one, two])
+    np.testing.assert_allclose(fused.scores, [0.85, 0.35])
+    np.testing.assert_allclose(fused.boxes, [[0, 0, 10, 10], [1, 0, 11, 10]])
+
+
+def test_overlaps_equal_those_of_torchvision() -> None:
+    import torch
+
+    one, two = detections(20, 1).boxes, detections(15, 2).boxes
+    wanted = reference_iou(torch.from_numpy(one), torch.from_numpy(two)).numpy()
+    np.testing.assert_allclose(box_iou(one, two), wanted, atol=1e-6)
+    point = np.zeros((1, 4), np.float32)
+    assert box_iou(point, point) == 0
+
+
+def test_the_models_are_not_modified() -> None:
+    models = [detections(9, i) for i in range(3)]
+    before = [(m.boxes.copy(), m.scores.copy(), m.masks.copy()) for m in models]
+    MEAN.fuse(models)
+    for model, columns in zip(models, before, strict=True):
+        for own, old in zip((model.boxes, model.scores, model.masks), columns, strict=True):
+            np.testing.assert_array_equal(own, old)
+
+
+@pytest.mark.parametrize(
+    ("models", "message"),
+    [
+        ([], "no detections to fuse"),
+        ([detections(2), Detections.empty("b", SIZE, 6)], "different images or mask sizes"),
+        ([detections(2), Detections.empty("a", (1, 1), 6)], "different images or mask sizes"),
+        ([detections(2), Detections.empty("a", SIZE, 8)], "different images or mask sizes"),
+    ],
+)
+def test_what_does_not_belong_together_is_refused(models: list[Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        MEAN.fuse(models)

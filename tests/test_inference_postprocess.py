@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from pipeline.inference.postprocess import Rules, decide
+from pipeline.instances import Detections, Instances
+from pipeline.masks.runs import to_dense
+from pipeline.masks.windows import paste
+
+SIZE = (40, 50)
+RULES = Rules(score=0.0, mask=0.5, min_area=0, min_share=0.0)
+LAW = settings(max_examples=40, deadline=None)
+
+
+def random(count: int, seed: int) -> Detections:
+    """Crowded random detections, not sorted; some reach beyond the image."""
+    rng = np.random.default_rng(seed)
+    low = rng.uniform(-4, 38, (count, 2))
+    boxes = np.concatenate([low, low + rng.uniform(1, 16, (count, 2))], 1).astype(np.float32)
+    scores = rng.choice(np.linspace(0.1, 1, 8), count).astype(np.float32)
+    masks = rng.random((count, 7, 7)).astype(np.float32)
+    return Detections("a", SIZE, boxes, scores, rng.integers(1, 4, count), masks)
+
+
+def full(*rows: tuple[list[float], float]) -> Detections:
+    """Detections of (box, score) whose masks fill their boxes; the label is the place from 1."""
+    boxes, scores = np.array([r[0] for r in rows], np.float32), np.array([r[1] for r in rows], np.float32)
+    return Detections("a", SIZE, boxes, scores, np.arange(1, len(rows) + 1), np.ones((len(rows), 4, 4), np.float32))
+
+
+def dense(found: Instances) -> NDArray[np.bool_]:
+    return to_dense(found.runs)
+
+
+def changed(**changes: float) -> Rules:
+    return dataclasses.replace(RULES, **changes)  # type: ignore[arg-type]
+
+
+# Laws ---------------------------------------------------------------------------------------------------------------
+
+
+@LAW
+@given(st.integers(0, 30), st.integers(0, 999), st.floats(0, 1), st.integers(0, 40))
+def test_forbidden_overlaps_are_gone_and_no_rule_is_broken(count: int, seed: int, share: float, least: int) -> None:
+    rules = Rules(score=0.3, mask=0.4, min_area=least, min_share=share)
+    found = decide(random(count, seed), rules, "forbidden")
+    masks = dense(found)
+    assert masks.sum(0).max(initial=0) <= 1
+    assert (masks.sum((1, 2)) >= max(least, 1)).all()
+    assert (np.diff(found.scores) <= 0).all()
+    assert (found.scores >= 0.3).all()
+    assert (found.image_id, found.size) == ("a", SIZE)
+
+
+@LAW
+@given(st.integers(0, 30), st.integers(0, 999))
+def test_without_overlap_rules_the_masks_are_the_pasted_ones(count: int, seed: int) -> None:
+    detections = random(count, seed)
+    found = decide(detections, RULES, "allowed")
+    order = np.argsort(-detections.scores, kind="stable")
+    pasted = to_dense(paste(detections.masks, detections.boxes, SIZE, 0.5))[order]
+    visible = pasted.any((1, 2))
+    np.testing.assert_array_equal(dense(found), pasted[visible])
+    np.testing.assert_array_equal(found.scores, detections.scores[order][visible])
+    np.testing.assert_array_equal(found.labels, detections.labels[order][visible])
+
+
+@LAW
+@given(st.integers(0, 30), st.integers(0, 999))
+def test_a_disputed_pixel_belongs_to_the_highest_score(count: int, seed: int) -> None:
+    """Against one dense canvas, painted from the weakest to the strongest."""
+    detections = random(count, seed)
+    found = decide(detections, RULES, "forbidden")
+    order = np.argsort(-detections.scores, kind="stable")
+    canvas = np.full(SIZE, -1)
+    for i in order[::-1]:
+        canvas[to_dense(paste(detections.masks[i : i + 1], detections.boxes[i : i + 1], SIZE, 0.5))[0]] = i
+    wanted = [canvas == i for i in order if (canvas == i).any()]
+    np.testing.assert_array_equal(dense(found), np.array(wanted, bool).reshape(-1, *SIZE))
+
+
+@LAW
+@given(st.integers(0, 25), st.integers(0, 999), st.floats(0.05, 1))
+def test_an_instance_keeps_its_share_next_to_those_that_stay(count: int, seed: int, share: float) -> None:
+    """One after the other by falling score on a dense canvas: what is dropped takes no pixel."""
+    detections = random(count, seed)
+    found = decide(detections, changed(min_share=share), "forbidden")
+    taken, wanted = np.zeros(SIZE, bool), []
+    order = np.argsort(-detections.scores, kind="stable")
+    for mask in to_dense(paste(detections.masks[order], detections.boxes[order], SIZE, 0.5)):
+        free = mask & ~taken
+        if free.sum() >= share * mask.sum():
+            taken |= mask
+            wanted += [free] if free.any() else []
+    np.testing.assert_array_equal(dense(found), np.array(wanted, bool).reshape(-1, *SIZE))
+
+
+@LAW
+@given(st.integers(1, 20), st.integers(0, 999))
+def test_the_order_of_the_detections_is_irrelevant(count: int, seed: int) -> None:
+    detections = random(count, seed)
+    scores = np.linspace(0.2, 0.9, count, dtype=np.float32)  # no ties
+    detections = dataclasses.replace(detections, scores=scores)
+    mixed = detections.select(np.random.default_rng(seed).permutation(count))
+    rules = Rules(score=0.3, mask=0.5, min_area=3, min_share=0.4)
+    one, two = (decide(d, rules, "forbidden") for d in (detections, mixed))
+    assert one.masks == two.masks
+    np.testing.assert_array_equal(one.scores, two.scores)
+
+
+def test_deciding_twice_gives_the_same_and_modifies_nothing() -> None:
+    detections = random(20, 1)
+    before = [column.copy() for column in (detections.boxes, detections.scores, detections.masks)]
+    rules = Rules(score=0.2, mask=0.5, min_area=3, min_share=0.5)
+    assert decide(detections, rules, "forbidden").masks == decide(detections, rules, "forbidden").masks
+    for old, new in zip(before, (detections.boxes, detections.scores, detections.masks), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+# By hand ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("overlap", ["forbidden", "allowed"])
+def test_no_detection_gives_no_instance(overlap: str) -> None:
+    for detections in (Detections.empty("a", SIZE, 28), random(5, 0)):
+        found = decide(detections, changed(score=2.0, min_share=0.5), overlap)
+        assert (len(found), found.masks, found.size) == (0, (), SIZE)
+
+
+def test_the_score_threshold_holds_what_equals_it() -> None:
+    found = decide(
+        full(([0, 0, 5, 5], 0.5), ([10, 0, 15, 5], 0.25), ([20, 0, 25, 5], 0.75)), changed(score=0.5), "allowed"
+    )
+    assert found.labels.tolist() == [3, 1]
+
+
+def test_areas_are_counted_after_overlaps_are_removed() -> None:
+    pair = full(([0, 0, 6, 5], 0.9), ([4, 0, 9, 5], 0.8))
+    assert dense(decide(pair, RULES, "forbidden")).sum((1, 2)).tolist() == [30, 15]
+    assert decide(pair, changed(min_area=16), "forbidden").labels.tolist() == [1]
+    assert decide(pair, changed(min_area=15), "forbidden").labels.tolist() == [1, 2]
+    assert decide(pair, changed(min_area=16), "allowed").labels.tolist() == [1, 2]
+
+
+def test_the_share_kept_decides_and_allowed_overlaps_do_not_count() -> None:
+    pair = full(([0, 0, 6, 5], 0.9), ([4, 0, 9, 5], 0.8))  # the second keeps 15 of 25
+    assert decide(pair, changed(min_share=0.6), "forbidden").labels.tolist() == [1, 2]
+    assert decide(pair, changed(min_share=0.61), "forbidden").labels.tolist() == [1]
+    assert decide(pair, changed(min_share=1.0), "allowed").labels.tolist() == [1, 2]
+
+
+def test_an_instance_lost_to_one_that_is_dropped_itself_stays() -> None:
+    """The second repeats the first and is dropped; the third touches only the second."""
+    three = full(([0, 0, 10, 5], 0.9), ([2, 0, 14, 5], 0.8), ([11, 0, 16, 5], 0.7))
+    found = decide(three, changed(min_share=0.6), "forbidden")
+    assert found.labels.tolist() == [1, 3]
+    assert dense(found).sum((1, 2)).tolist() == [50, 25]
+
+
+def test_the_mask_threshold_is_on_the_probability() -> None:
+    detections = full(([0, 0, 8, 8], 0.9))
+    half = dataclasses.replace(detections, masks=np.full((1, 4, 4), 0.5, np.float32))
+    assert len(decide(half, changed(mask=0.5), "allowed")) == 0
+    assert dense(decide(half, changed(mask=0.49), "allowed")).sum() == 64
+
+
+def test_instances_without_a_pixel_are_dropped() -> None:
+    outside, inside, empty = ([60, 60, 70, 70], 0.9), ([0, 0, 5, 5], 0.8), ([9, 9, 9, 14], 0.7)
+    for overlap in ("forbidden", "allowed"):
+        assert decide(full(outside, inside, empty), RULES, overlap).labels.tolist() == [2]
