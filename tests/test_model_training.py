@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -145,7 +146,7 @@ def test_a_training_leaves_weights_a_checkpoint_and_its_history(finished: Path) 
         "epoch", "step", "learning_rate", *losses, "validation_score", "validation_ap50", "seconds"
     }  # fmt: skip
     assert np.isfinite(table.to_numpy()).all()
-    np.testing.assert_allclose(table[losses[1:]].sum(1), table["loss"], rtol=1e-4)
+    np.testing.assert_allclose(table[losses[1:]].sum(axis=1), table["loss"], rtol=1e-4)
     detector, info = load_detector(finished / "best.pt")
     assert (info["competition"], info["categories"], info["fold"], info["run"]) == (
         "toy",
@@ -304,7 +305,7 @@ def test_of_equal_scores_the_later_weights_are_kept(contest: Path) -> None:
     assert read_weights(folder / "best.pt")["info"]["step"] == 4
 
 
-# Losses that are not finite -------------------------------------------------------------------------------------------
+# Losses that are not finite -----------------------------------------------------------------------------------------
 
 
 def test_a_diverging_training_stops_and_names_the_images(contest: Path) -> None:
@@ -321,6 +322,7 @@ def test_a_diverging_training_stops_and_names_the_images(contest: Path) -> None:
     assert not (places(contest).fold("wild", 0) / "best.pt").exists()
 
 
+@pytest.mark.filterwarnings("ignore:`training_step` returned `None`")
 def test_a_diverging_training_that_skips_stops_after_ten(contest: Path, caplog: pytest.LogCaptureFixture) -> None:
     wild, patient = partial(torch.optim.SGD, lr=1e30), replace(TRAINER, steps=30, epoch_steps=30, nonfinite="skip")
     with pytest.raises(InputError, match=r"step 11: the loss is not finite"), caplog.at_level(logging.WARNING):
@@ -346,6 +348,7 @@ def fit(folder: Path, own: Module, spec: Trainer, training: Sequence[Sample]) ->
     return engine
 
 
+@pytest.mark.filterwarnings("ignore:`training_step` returned `None`")
 def test_one_bad_batch_is_left_out_without_a_trace(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A batch that turns all features into NaN moves neither weights nor batch statistics."""
     own, calls = module("skip"), [0]
@@ -373,7 +376,7 @@ def test_the_rate_rises_in_a_line_and_falls_in_half_a_cosine() -> None:
     schedule = Schedule(warmup=4, final=0.1)
     factors = [schedule.factor(step, 24) for step in range(25)]
     np.testing.assert_allclose(factors[:5], [0.25, 0.5, 0.75, 1.0, 1.0])
-    assert all(a > b for a, b in zip(factors[4:], factors[5:], strict=False))
+    assert all(a > b for a, b in pairwise(factors[4:]))
     assert factors[14] == pytest.approx(0.55)
     assert factors[24] == pytest.approx(0.1)
     assert schedule.factor(99, 24) == pytest.approx(0.1)

@@ -45,11 +45,8 @@ class Annotations:
         size = (int(self.sizes[image, 0]), int(self.sizes[image, 1]))
         bounds = self.bounds[image]
         instance = np.repeat(np.arange(len(own)), np.diff(bounds))
-        whole = Runs(size, len(own), self.start[image], self.stop[image], instance)
-        part = whole.select(chosen)
-        return Runs(
-            size, part.count, part.start.astype(np.int64), part.stop.astype(np.int64), part.instance
-        ), self.labels[image][chosen]
+        start, stop = self.start[image].astype(np.int64), self.stop[image].astype(np.int64)
+        return Runs(size, len(own), start, stop, instance).select(chosen), self.labels[image][chosen]
 
 
 def gather(coco: Mapping[str, Any], image_ids: Sequence[str]) -> Annotations:

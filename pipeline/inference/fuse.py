@@ -94,4 +94,5 @@ def box_iou(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float3
     common = np.clip(high - low, 0, None).prod(2)
     area_a, area_b = ((box[:, 2:] - box[:, :2]).prod(1) for box in (a, b))
     union = area_a[:, None] + area_b[None, :] - common
-    return common / np.maximum(union, np.float32(1e-9))
+    ratio: NDArray[np.float32] = common / np.maximum(union, np.float32(1e-9))
+    return ratio

@@ -99,7 +99,8 @@ def _timm(spec: Backbone, pretrained: bool) -> nn.Module:
         )
     except DOWNLOAD_ERRORS as error:
         raise InputError(download_help(f"ImageNet weights of {spec.name}", error)) from error
-    strides, order = tuple(body.feature_info.reduction()), str(getattr(body, "output_fmt", "NCHW"))
+    reduction = body.feature_info.reduction()  # type: ignore[operator, union-attr]
+    strides, order = tuple(reduction), str(getattr(body, "output_fmt", "NCHW"))
     if strides != STRIDES[:-1] or not order.endswith("NCHW"):
         raise InputError(
             f"model.backbone.name: wanted features of strides {STRIDES[:-1]} in the order NCHW, those of {spec.name} "

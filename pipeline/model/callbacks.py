@@ -24,7 +24,8 @@ class History(Callback):
     """
 
     def __init__(self, file: Path):
-        self.file, self.rows, self.before, self.start = file, [], 0.0, 0.0
+        self.file, self.before, self.start = file, 0.0, 0.0
+        self.rows: list[dict[str, Any]] = []
 
     def on_train_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         self.start = time.monotonic()
@@ -39,8 +40,8 @@ class History(Callback):
         }
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         seconds = round(self.before + time.monotonic() - self.start, 1)
-        row = {"epoch": len(self.rows), "step": trainer.global_step, "learning_rate": rate, **figures, "seconds": seconds}
-        self.rows.append(row)
+        place = {"epoch": len(self.rows), "step": trainer.global_step, "learning_rate": rate}
+        self.rows.append({**place, **figures, "seconds": seconds})
         if trainer.is_global_zero:
             partial = self.file.with_name(f".{self.file.name}.{os.getpid()}.partial")
             pd.DataFrame(self.rows).to_csv(partial, index=False, float_format="%.6g", lineterminator="\n")

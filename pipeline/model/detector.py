@@ -95,6 +95,9 @@ class Detector(nn.Module):
     off by pixels.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, spec: MaskRCNN, backbone: nn.Module, categories: int):
         super().__init__()
         self.spec, self.backbone = spec, backbone

@@ -108,10 +108,14 @@ class Module(lightning.LightningModule):
 
     def training_step(self, batch: Sequence[Any], batch_idx: int) -> Tensor | None:
         """Sum of the five losses of a batch of `Sample`s, or None for a batch that is skipped."""
+        before = [buffer.clone() for buffer in self.detector.buffers()] if self.nonfinite == "skip" else []
         losses = self.detector([sample.image for sample in batch], [sample.target for sample in batch])
         total = torch.stack(list(losses.values())).sum()
         if not torch.isfinite(total):
             self._nonfinite(batch, losses)
+            # The pass forward has moved the running statistics of batch norm, to NaN for ever if nothing is done.
+            for buffer, old in zip(self.detector.buffers(), before, strict=True):
+                buffer.copy_(old)
             return None
         self.log("loss", total.detach(), batch_size=len(batch), on_step=True, on_epoch=True)
         for name, loss in losses.items():
@@ -139,7 +143,8 @@ class Module(lightning.LightningModule):
         self.log_dict({f"validation_{name}": float(value) for name, value in figures.items()}, rank_zero_only=False)
 
     def configure_optimizers(self) -> Any:
-        decayed, rest = [], []
+        decayed: list[Tensor] = []
+        rest: list[Tensor] = []
         for parameter in self.detector.parameters():
             if parameter.requires_grad:
                 (decayed if parameter.ndim > 1 else rest).append(parameter)
@@ -180,7 +185,7 @@ def build_trainer(spec: Trainer, folder: Path, info: Mapping[str, Any], quiet: b
 
 @contextlib.contextmanager
 def quiet_engine() -> Iterator[None]:
-    """Lightning's tips and its advice on loaders are not for the users of this pipeline; its warnings of trouble are."""
+    """Lightning's tips and its advice on loaders are not for users of this pipeline; its warnings of trouble are."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
