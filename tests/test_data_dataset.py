@@ -273,3 +273,11 @@ def test_a_tensor_of_an_image_owns_its_memory() -> None:
     tensor[:] = 0
     assert tuple(tensor.shape) == (3, 5, 7)
     assert pixels.sum() > 0
+
+
+def test_an_image_that_changed_its_size_since_it_was_converted_is_refused(contest: Path, tmp_path: Path) -> None:
+    Image.fromarray(code((10, 12))).save(tmp_path / "a.png")
+    found = samples(contest)
+    moved = TrainingSamples(tmp_path, found.annotations, AUGMENT, 0)
+    with pytest.raises(InputError, match=r"a\.png has height and width \(10, 12\); when .* had \(60, 80\)"):
+        moved[0, 0]

@@ -51,12 +51,20 @@ class TrainingSamples(Dataset[Sample]):
     def __getitem__(self, place: tuple[int, int]) -> Sample:
         position, index = place
         rng = np.random.default_rng((self.seed, position, index))
-        pixels = read_image(self.root / self.annotations.files[index])
+        pixels = self._read(index)
         for _ in range(_TRIES if len(self.annotations.labels[index]) else 1):
             image, target = self._draw(pixels, index, rng)
             if len(target["labels"]):
                 break
         return Sample(image, target, self.annotations.image_ids[index])
+
+    def _read(self, index: int) -> NDArray[np.uint8]:
+        path = self.root / self.annotations.files[index]
+        pixels, wanted = read_image(path), tuple(self.annotations.sizes[index].tolist())
+        if pixels.shape[:2] != wanted:
+            got = f"{path} has height and width {pixels.shape[:2]}"
+            raise InputError(f"{got}; when it was converted it had {wanted}. Run `convert` again")
+        return pixels
 
     def _draw(self, pixels: NDArray[np.uint8], index: int, rng: np.random.Generator) -> tuple[Tensor, Target]:
         spec = self.augment

@@ -63,6 +63,12 @@ class Trainer:
     nodes: int
     strategy: str
 
+    def __post_init__(self) -> None:
+        for name in ("steps", "epoch_steps", "batch_size", "accumulate", "validation_images"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name}: wanted at least 1, got {value}")
+
 
 @dataclass(frozen=True)
 class Schedule:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -61,9 +62,14 @@ def train(
     if trainer.threads is not None:
         torch.set_num_threads(trainer.threads)
     settings = {
-        "seed": seed, "model": model, "augment": augment, "optimizer": optimizer, "schedule": schedule,
-        "trainer": trainer, "postprocess": postprocess,
-    }  # fmt: skip
+        "seed": seed,
+        "model": model,
+        "augment": augment,
+        "optimizer": optimizer,
+        "schedule": schedule,
+        "trainer": replace(trainer, workers=0),  # how many processes load the samples changes none of them
+        "postprocess": postprocess,
+    }
     for k in chosen_folds(folds, fold):
         step = _step(paths, run, k, settings)
         if _is_done(step, overwrite):
@@ -88,8 +94,6 @@ def train(
                 ckpt_path=str(last) if last.is_file() else None,
                 weights_only=True,
             )
-        if engine.interrupted:
-            raise KeyboardInterrupt
         step.finish()
         log.info("fold %d: trained in %s, weights in %s", k, since(begin), step.outputs[0])
 
@@ -130,7 +134,7 @@ def _is_done(step: Step, overwrite: bool) -> bool:
     elif step.is_done():
         log.info("%s is complete and made from the same data and settings; overwrite=true trains again", folder)
         return True
-    elif started.stamp.is_file() and not started.is_done():
+    elif _has_result(folder) and not started.is_done():
         raise InputError(
             f"{folder} holds a training with other settings or data ({', '.join(started.what_changed()) or 'version'} "
             "changed). Give this one a name of its own with run=NAME, or overwrite=true to replace it"
@@ -138,6 +142,10 @@ def _is_done(step: Step, overwrite: bool) -> bool:
     folder.mkdir(parents=True, exist_ok=True)
     started.finish()
     return False
+
+
+def _has_result(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in ("last.ckpt", "best.pt"))
 
 
 def _training_loader(samples: TrainingSamples, spec: Trainer, engine: Any, seed: int) -> DataLoader[Any]:
