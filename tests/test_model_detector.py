@@ -170,7 +170,7 @@ def mean_overlap(one: torch.Tensor, other: torch.Tensor) -> float:
 
 
 def test_bfloat16_inside_the_heavy_modules_leaves_boxes_where_they_are() -> None:
-    detector, image = build(), noise(256, 256)
+    detector, image = build(), noise(96, 96)
     exact = decoded(detector, image)
     with torch.autocast("cpu", torch.bfloat16):
         coarse = decoded(detector, image)
@@ -184,7 +184,7 @@ def test_bfloat16_inside_the_heavy_modules_leaves_boxes_where_they_are() -> None
 
 def test_bfloat16_round_the_whole_detector_would_move_them() -> None:
     """Why the heavy modules hand on float32."""
-    detector, image = build(), noise(256, 256)
+    detector, image = build(), noise(96, 96)
     exact = decoded(detector, image)
     for part in (detector.backbone, detector.rpn.head):
         part._forward_hooks.clear()
@@ -193,7 +193,7 @@ def test_bfloat16_round_the_whole_detector_would_move_them() -> None:
 
 
 def test_losses_under_bfloat16_are_close_to_those_in_full_precision() -> None:
-    detector, one = build().train(), target(ellipses((96, 96), 6))
+    detector, one = build().train(), target(ellipses((64, 64), 3))
     for part in detector.modules():
         if isinstance(part, torch.nn.BatchNorm2d):
             part.momentum = 0.0
@@ -201,7 +201,7 @@ def test_losses_under_bfloat16_are_close_to_those_in_full_precision() -> None:
     for enabled in (False, True):
         torch.manual_seed(0)
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
-            losses = detector([noise(96, 96)], [one])
+            losses = detector([noise(64, 64)], [one])
         assert all(loss.dtype == torch.float32 for loss in losses.values())
         totals.append(sum(loss.item() for loss in losses.values()))
     assert totals[1] == pytest.approx(totals[0], rel=0.05)
