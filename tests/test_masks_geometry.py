@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from pipeline.masks.geometry import first_overlap, intersections, iou, remove_overlaps
-from pipeline.masks.runs import area, empty, from_dense, to_coco
+from pipeline.masks.geometry import intersections, iou, remove_overlaps
+from pipeline.masks.runs import area, empty, from_dense, to_coco, to_dense
 from pipeline.masks.text import transpose
 from pipeline.masks.windows import flip_x, flip_y
 
@@ -105,7 +105,7 @@ def test_removed_overlaps_equal_the_loop_over_used_pixels(masks: Masks, data: st
 @given(stacks(max_count=6))
 def test_removing_overlaps_keeps_the_union_and_is_done_once(masks: Masks) -> None:
     apart = remove_overlaps(from_dense(masks), np.zeros(len(masks)))
-    assert first_overlap(apart) is None
+    assert (shared(to_dense(apart), to_dense(apart)) * (1 - np.eye(len(masks), dtype=int)) == 0).all()
     assert int(area(apart).sum()) == int(np.count_nonzero(masks.any(0)))
     assert_same(remove_overlaps(apart, np.arange(len(masks))), apart)
 
@@ -122,26 +122,3 @@ def test_the_stronger_mask_keeps_the_shared_pixels_and_of_equals_the_first() -> 
 def test_another_number_of_priorities_than_masks_is_refused(priority: object) -> None:
     with pytest.raises(ValueError, match="priority: wanted one number for each of 2 masks, got shape"):
         remove_overlaps(empty(2, (3, 3)), priority)  # type: ignore[arg-type]
-
-
-@LAW
-@given(stacks(max_count=5))
-def test_the_first_overlap_is_the_first_pixel_of_two_masks(masks: Masks) -> None:
-    layers = masks.sum(0).ravel("F")
-    found = first_overlap(from_dense(masks))
-    if not (layers > 1).any():
-        assert found is None
-        return
-    assert found is not None
-    i, j, pixel = found
-    assert i < j
-    assert pixel == int(np.argmax(layers > 1))
-    assert masks[i].ravel("F")[pixel]
-    assert masks[j].ravel("F")[pixel]
-
-
-def test_a_long_run_is_found_to_overlap_far_behind_its_start() -> None:
-    masks = np.zeros((3, 1, 20), bool)
-    masks[0, 0, 0:15], masks[1, 0, 16:18], masks[2, 0, 12:13] = True, True, True
-    assert first_overlap(from_dense(masks)) == (0, 2, 12)
-    assert first_overlap(from_dense(masks[:2])) is None

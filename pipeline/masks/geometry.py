@@ -72,17 +72,3 @@ def _from_labels(canvas: NDArray[np.int32], order: Int, runs: Runs) -> Runs:
     start, stop, owner = start[held], stop[held], order[rank[held]]
     by_mask = np.argsort(owner, kind="stable")
     return Runs(runs.size, runs.count, start[by_mask], stop[by_mask], owner[by_mask])
-
-
-def first_overlap(runs: Runs) -> tuple[int, int, int] | None:
-    """Two masks that share a pixel and the first such pixel (column-major, 0-based): (i, j, pixel), i < j; or None."""
-    order = np.argsort(runs.start, kind="stable")
-    start, stop, owner = runs.start[order], runs.stop[order], runs.instance[order]
-    reach = np.maximum.accumulate(stop)
-    clash = np.flatnonzero(start[1:] < reach[:-1])
-    if not clash.size:
-        return None
-    later = int(clash[0]) + 1
-    earlier = int(np.argmax(reach[:later] > start[later]))
-    i, j = sorted((int(owner[earlier]), int(owner[later])))
-    return i, j, int(start[later])
