@@ -38,7 +38,7 @@ From a cell segmentation contest's files to a checked submission.csv. The stages
 {stages}
 
   maskline STAGE --help          what a stage does, its keys and their values, the options of its groups
-  maskline run                   the whole line on the toy contest
+  maskline run experiment=toy    the whole line on the toy contest, in minutes
   maskline STAGE … --cfg job     print the configuration and do nothing
   maskline STAGE … --multirun    one job for each combination of values: seed=0,1 optimizer=adamw,sgd
   eval "$(maskline -sc install=bash)"    tab completion for this shell (also zsh and fish)

@@ -440,3 +440,16 @@ def test_samples_go_to_the_device_with_all_but_their_masks() -> None:
     (sample,) = module("stop").transfer_batch_to_device(samples(1), torch.device("meta"), 0)
     assert {sample.image.device.type, sample.target["boxes"].device.type} == {"meta"}
     assert isinstance(sample.target["masks"].data, np.ndarray)
+
+
+def test_other_weights_under_the_same_name_make_another_training(tmp_path: Path) -> None:
+    paths = Paths(tmp_path, tmp_path, tmp_path)
+    for path in (paths.annotations, paths.folds, paths.statistics):
+        path.write_text("{}")
+    weights = tmp_path / "start.pt"
+    steps = []
+    for content in (b"one", b"two", b"one"):
+        weights.write_bytes(content)
+        steps.append(stage._step(paths, "run", 0, {"model": describe(weights=str(weights))}))
+    assert steps[0].inputs != steps[1].inputs
+    assert steps[0] == steps[2]

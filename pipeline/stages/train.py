@@ -118,6 +118,9 @@ def chosen_folds(folds: Mapping[str, int], fold: int | None) -> list[int]:
 def _step(paths: Paths, run: str, fold: int, settings: Mapping[str, Any]) -> Step:
     folder = paths.fold(run, fold)
     inputs = {path.name: file_hash(path) for path in (paths.annotations, paths.folds, paths.statistics)}
+    weights = Path(settings["model"].weights)
+    if weights.is_file():  # a file of the same name may have become another
+        inputs["weights"] = file_hash(weights)
     return Step(folder / ".train.json", (folder / "best.pt", folder / "history.csv"), settings, inputs)
 
 
