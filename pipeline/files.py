@@ -7,18 +7,18 @@ import json
 import os
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 import numpy as np
 import pandas as pd
 
 from pipeline.errors import InputError
-from pipeline.instances import Detections, Instances
+from pipeline.instances import Alignment, Detections, Instances
 
-DETECTIONS_VERSION = 1
+DETECTIONS_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -92,10 +92,18 @@ def read_json(path: Path, made_by: str) -> Any:
 
 def write_json(path: Path, value: Any, indent: int | None = None) -> None:
     """Compact JSON unless `indent` is given; NaN is refused with ValueError."""
+    _write_text(path, [_json(value, indent)])
+
+
+def _json(value: Any, indent: int | None = None) -> str:
     separators = (",", ":") if indent is None else None
-    text = json.dumps(value, indent=indent, separators=separators, allow_nan=False, ensure_ascii=False)
-    with atomic(path) as partial:
-        partial.write_text(text + "\n", encoding="utf-8", newline="\n")
+    return json.dumps(value, indent=indent, separators=separators, allow_nan=False, ensure_ascii=False)
+
+
+def _write_text(path: Path, pieces: Iterable[str]) -> None:
+    with atomic(path) as partial, open(partial, "w", encoding="utf-8", newline="\n") as file:
+        file.writelines(pieces)
+        file.write("\n")
 
 
 def read_coco(path: Path) -> dict[str, Any]:
@@ -110,8 +118,16 @@ def read_coco(path: Path) -> dict[str, Any]:
 
 
 def write_coco(path: Path, coco: Mapping[str, Any]) -> None:
-    """Compact JSON of what `pipeline.data.coco.build` returns."""
-    write_json(path, coco)
+    """Compact JSON of what `pipeline.data.coco.build` returns, or of what `read_coco` does: the same bytes."""
+    _write_text(path, _pieces(coco))
+
+
+def _pieces(coco: Mapping[str, Any]) -> Iterator[str]:
+    for place, (key, value) in enumerate(coco.items()):
+        yield f"{',' if place else '{'}{_json(key)}:"
+        # Columns of annotations write their own text, piece by piece.
+        yield from value.to_json() if hasattr(value, "to_json") else [_json(value)]
+    yield "}" if coco else "{}"
 
 
 def read_folds(path: Path) -> dict[str, int]:
@@ -138,15 +154,19 @@ def write_folds(path: Path, folds: Mapping[str, int]) -> None:
 def write_detections(path: Path, detections: Sequence[Detections]) -> None:
     """npz of flat columns over all images and offsets (n + 1,) per image; mask probabilities as uint8 of 255.
 
-    All detections share one mask size M. The bytes depend on the content alone.
+    All detections share one mask size M and one alignment. The bytes depend on the content alone.
     """
     sides = {d.masks.shape[-1] for d in detections}
     if len(sides) > 1:
         raise ValueError(f"detections of several mask sizes in one file: {sorted(sides)}")
+    kinds = {d.alignment for d in detections}
+    if len(kinds) > 1:
+        raise ValueError(f"detections of several alignments in one file: {sorted(kinds)}")
     side = sides.pop() if sides else 0
     masks = [np.rint(d.masks * 255).astype(np.uint8) for d in detections]
     columns: dict[str, Any] = {
         "version": np.array(DETECTIONS_VERSION),
+        "alignment": np.array(kinds.pop() if kinds else "aligned"),
         "image_id": np.array([d.image_id for d in detections], dtype=np.str_),
         "size": np.array([d.size for d in detections], dtype=np.int64).reshape(-1, 2),
         "offset": np.cumsum([0] + [len(d) for d in detections]).astype(np.int64),
@@ -183,7 +203,14 @@ def _detections_of(columns: Mapping[str, Any], i: int) -> Detections:
     masks = columns["masks"][part].astype(np.float32) / np.float32(255)
     size = (int(columns["size"][i][0]), int(columns["size"][i][1]))
     flat = (columns["boxes"][part], columns["scores"][part], columns["labels"][part])
-    return Detections(str(columns["image_id"][i]), size, *flat, masks)
+    return Detections(str(columns["image_id"][i]), size, *flat, masks, _alignment(columns["alignment"]))
+
+
+def _alignment(value: Any) -> Alignment:
+    name = str(value)
+    if name not in get_args(Alignment):
+        raise ValueError(f"alignment: wanted one of {get_args(Alignment)}, got {name!r}")
+    return cast(Alignment, name)
 
 
 def write_instances(path: Path, instances: Sequence[Instances], coco: Mapping[str, Any]) -> None:

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.masks.runs import Runs, from_coco
+from pipeline.masks.runs import Runs, from_coco, to_coco
 
 Size = tuple[int, int]
+# How a soft mask lies in its box: in continuous coordinates, or with torchvision's boxes cut to whole pixels.
+Alignment = Literal["aligned", "torchvision"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +26,8 @@ class Detections:
     image_id: the contest's id. size: (H, W) of the original image in pixels.
     boxes: float32 (N, 4), x0 y0 x1 y1, half-open, pixels of the original image. scores: float32 (N,), 0 to 1.
     labels: int64 (N,), category ids from 1. masks: float32 (N, M, M), probabilities 0 to 1 in the box's own frame:
-    bin (i, j) covers the i-th of M equal rows and the j-th of M equal columns of the box.
+    bin (i, j) covers the i-th of M equal rows and the j-th of M equal columns of the box. alignment: the convention
+    under which the mask head was trained, and so the one for pasting.
     Raises ValueError, naming the field, wanted and got, when a column does not fit.
     """
 
@@ -34,6 +37,7 @@ class Detections:
     scores: NDArray[np.float32]
     labels: NDArray[np.int64]
     masks: NDArray[np.float32]
+    alignment: Alignment = "aligned"
 
     def __post_init__(self) -> None:
         count = len(self.scores)
@@ -48,8 +52,8 @@ class Detections:
 
     def select(self, index: Any) -> Detections:
         """The detections that a boolean (N,) or integer index names, in its order."""
-        columns = (self.boxes, self.scores, self.labels, self.masks)
-        return Detections(self.image_id, self.size, *(column[index] for column in columns))
+        boxes, scores, labels, masks = (c[index] for c in (self.boxes, self.scores, self.labels, self.masks))
+        return Detections(self.image_id, self.size, boxes, scores, labels, masks, self.alignment)
 
     @classmethod
     def empty(cls, image_id: str, size: Size, mask_size: int) -> Detections:
@@ -79,6 +83,13 @@ class Instances:
 
     def __len__(self) -> int:
         return len(self.masks)
+
+    @classmethod
+    def of_runs(cls, image_id: str, runs: Runs, scores: NDArray[np.float32], labels: NDArray[np.int64]) -> Instances:
+        """Instances whose masks are given as runs of the whole image; `runs` are these, not decoded once more."""
+        result = cls(image_id, runs.size, scores, labels, tuple(to_coco(runs)))
+        result.__dict__["runs"] = runs  # where a cached property keeps its value
+        return result
 
     @cached_property
     def runs(self) -> Runs:

@@ -23,7 +23,7 @@ from pipeline.masks.text import to_text
 
 
 def written(coco: dict[str, Any]) -> str:
-    return json.dumps(coco)
+    return json.dumps(coco, default=list)
 
 
 # Laws ---------------------------------------------------------------------------------------------------------------

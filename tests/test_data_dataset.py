@@ -9,24 +9,23 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from fixtures.contests import facts
 from fixtures.detectors import ellipses
 from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from pipeline.data import coco
 from pipeline.data.annotations import gather
-from pipeline.data.augment import Augment
+from pipeline.data.augment import Augment, place
 from pipeline.data.dataset import Sample, TrainingSamples, as_tensor, read_image
 from pipeline.data.sampling import Positions
 from pipeline.errors import InputError
-from pipeline.masks.runs import from_dense
+from pipeline.masks.runs import from_dense, to_coco
 from pipeline.masks.windows import Windows
 
 AUGMENT = Augment(
     crop=32, symmetries=True, brightness=0.2, contrast=0.2, gamma=0.3, invert=0.2, grey=0.2, min_area=4, min_share=0.1
 )
+FREE = dataclasses.replace(AUGMENT, rotation=180.0, scale=0.5, stretch=0.2, shear=5.0)
 BARE = dataclasses.replace(AUGMENT, brightness=0, contrast=0, gamma=0, invert=0, grey=0)
 SIZES = {"a": (60, 80), "b": (48, 40), "c": (20, 24)}
 COUNTS = {"a": 12, "b": 0, "c": 3}
@@ -51,16 +50,19 @@ def contest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def samples(contest: Path, augment: Augment = AUGMENT, seed: int = 0) -> TrainingSamples:
-    images = {
-        name: {"id": i, "name": name, "file_name": f"{name}.png", "height": h, "width": w, "group": name}
-        for i, (name, (h, w)) in enumerate(SIZES.items(), 1)
-    }
-    found = []
-    for name in SIZES:
-        found += coco.masks_of_runs(
-            [name] * COUNTS[name], [1 + i % 3 for i in range(COUNTS[name])], from_dense(truth(name))
-        )
-    return TrainingSamples(contest, gather(coco.build(facts("sartorius"), images, found), list(SIZES)), augment, seed)
+    return TrainingSamples(contest, gather(coco(), list(SIZES)), augment, seed)
+
+
+def coco() -> dict[str, Any]:
+    """The COCO dict of the pictures; categories 1, 2 and 3 in turn."""
+    images, found = [], []
+    for number, (name, (height, width)) in enumerate(SIZES.items(), 1):
+        images.append({"id": number, "name": name, "file_name": f"{name}.png", "height": height, "width": width})
+        found += [
+            {"image_id": number, "category_id": 1 + i % 3, "segmentation": {"size": [height, width], "counts": counts}}
+            for i, counts in enumerate(to_coco(from_dense(truth(name))))
+        ]
+    return {"images": images, "annotations": found}
 
 
 def opened(masks: Windows) -> NDArray[np.bool_]:
@@ -88,19 +90,21 @@ def same(one: Sample, two: Sample) -> bool:
 # A sample -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_sample_is_a_function_of_seed_position_and_image(contest: Path) -> None:
-    data, again = samples(contest), samples(contest)
+@pytest.mark.parametrize("augment", [AUGMENT, FREE])
+def test_a_sample_is_a_function_of_seed_position_and_image(contest: Path, augment: Augment) -> None:
+    data, again = samples(contest, augment), samples(contest, augment)
     again[3, 0], again[9, 2]  # what was asked for before does not matter
     assert same(data[7, 0], again[7, 0])
     assert not same(data[7, 0], data[8, 0])
-    assert not same(data[7, 0], samples(contest, seed=1)[7, 0])
+    assert not same(data[7, 0], samples(contest, augment, seed=1)[7, 0])
     torch.manual_seed(99)
     np.random.default_rng(99)
     assert same(data[7, 0], again[7, 0])
 
 
-def test_workers_give_the_same_samples_in_the_same_order(contest: Path) -> None:
-    data = samples(contest)
+@pytest.mark.parametrize("augment", [AUGMENT, FREE])
+def test_workers_give_the_same_samples_in_the_same_order(contest: Path, augment: Augment) -> None:
+    data = samples(contest, augment)
     loaders = [
         DataLoader(data, 2, sampler=Positions(3, 6, 0, lambda: 0), num_workers=workers, collate_fn=list)
         for workers in (0, 2)
@@ -154,6 +158,47 @@ def test_masks_lie_where_the_pixels_of_the_picture_came_from(contest: Path, name
         if not padded:
             views.add((*steps, int(column[1, 0] - column[0, 0])))
     assert padded or len(views) == 8
+
+
+@pytest.mark.parametrize("name", ["a", "c"])
+def test_affine_samples_hold_the_dense_masks_looked_up_by_their_map(contest: Path, name: str) -> None:
+    """Nearest neighbour by an index into the dense truth, with the map that the sample's own generator gives."""
+    augment = dataclasses.replace(FREE, brightness=0, contrast=0, gamma=0, invert=0, grey=0)
+    data, index, overlaps = samples(contest, augment), list(SIZES).index(name), 0
+    for position in range(40):
+        sample = data[position, index]
+        matrix, size = place(SIZES[name], augment, np.random.default_rng((0, position, index)))
+        y, x = np.mgrid[: size[0], : size[1]] + 0.5
+        column, row = (np.floor(a * x + b * y + c).astype(int) for a, b, c in matrix)
+        inside = (row >= 0) & (row < SIZES[name][0]) & (column >= 0) & (column < SIZES[name][1])
+        dense = truth(name)
+        moved = dense[:, row.clip(0, SIZES[name][0] - 1), column.clip(0, SIZES[name][1] - 1)] & inside
+        left, expected = moved.sum((1, 2)), dense.sum((1, 2)) / abs(np.linalg.det(matrix[:, :2]))
+        keep = (left >= augment.min_area) & (left >= augment.min_share * expected)
+        if not keep.any():
+            continue  # drawn again
+        found = opened(sample.target["masks"])
+        np.testing.assert_array_equal(found, moved[keep])
+        assert sample.target["labels"].tolist() == [1 + i % 3 for i in np.flatnonzero(keep)]
+        overlaps += int((found.sum(0) > 1).sum())
+        # The picture says where its pixels came from; one of full blue has next to nothing of the black beyond it.
+        clear, wanted_row = sample.image[2].numpy() == 200, matrix[1, 0] * x + matrix[1, 1] * y + matrix[1, 2]
+        assert np.abs(sample.image[0].numpy() + 0.5 - wanted_row)[clear].max() <= 0.56
+    assert overlaps > 0
+
+
+@pytest.mark.parametrize("augment", [AUGMENT, FREE])
+def test_pixels_may_come_from_anywhere_and_have_one_channel_where_all_are_equal(
+    contest: Path, augment: Augment
+) -> None:
+    grey = {f"{name}.png": code(size)[:, :, :1] for name, size in SIZES.items()}
+    truths = samples(contest).annotations
+    one, three = (
+        TrainingSamples(contest, truths, augment, 0, pixels)
+        for pixels in (grey.__getitem__, lambda name: np.repeat(grey[name], 3, 2))
+    )
+    for position in range(12):
+        assert same(one[position, 0], three[position, 0])
 
 
 def test_labels_belong_to_their_masks(contest: Path) -> None:
@@ -248,8 +293,8 @@ def test_a_damaged_image_is_named_or_read_but_nothing_else_is_raised(tmp_path: P
     rng, refused = np.random.default_rng(1), []
     for _ in range(200):
         damaged = bytearray(whole[: int(rng.integers(1, len(whole)))] if rng.random() < 0.3 else whole)
-        for place in rng.integers(0, min(len(damaged), 120), 3):
-            damaged[place] = int(rng.integers(256))
+        for at in rng.integers(0, min(len(damaged), 120), 3):
+            damaged[at] = int(rng.integers(256))
         path.write_bytes(bytes(damaged))
         try:
             read_image(path)
@@ -270,6 +315,7 @@ def test_a_png_cut_short_is_refused(tmp_path: Path) -> None:
 def test_a_tensor_of_an_image_owns_its_memory() -> None:
     pixels = code((5, 7))
     tensor = as_tensor(pixels)
+    assert torch.equal(as_tensor(pixels[:, :, :1]), tensor[:1].repeat(3, 1, 1))
     tensor[:] = 0
     assert tuple(tensor.shape) == (3, 5, 7)
     assert pixels.sum() > 0

@@ -79,10 +79,10 @@ def test_nothing_to_measure_is_legal_and_has_no_quantiles(images: list[Any]) -> 
 
 def test_the_measure_is_plain_json_and_leaves_its_argument_alone(tmp_path: Path) -> None:
     coco = contest.read_train(draw(tmp_path, "sartorius"), facts("sartorius"), "csv")
-    before = json.dumps(coco)
+    before = json.dumps(coco, default=list)
     found = measure(coco)
     assert json.loads(json.dumps(found, allow_nan=False)) == found
-    assert json.dumps(coco) == before
+    assert json.dumps(coco, default=list) == before
     assert measure(subset(coco, ["c3"]))["per_category"]["cort"]["images"] == 0
 
 

@@ -7,6 +7,7 @@ import os
 import time
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -256,6 +257,14 @@ def test_detections_are_read_as_they_were_written_up_to_the_rounding(tmp_path: P
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
 
 
+def test_the_alignment_is_kept_and_one_file_has_one(tmp_path: Path) -> None:
+    path, theirs = tmp_path / "a.npz", replace(detections("a", 2), alignment="torchvision")
+    files.write_detections(path, [theirs])
+    assert [found.alignment for found in files.read_detections(path)] == ["torchvision"]
+    with pytest.raises(ValueError, match="several alignments"):
+        files.write_detections(path, [theirs, detections("b", 1)])
+
+
 def test_the_bytes_of_detections_do_not_depend_on_the_hour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files.write_detections(tmp_path / "a.npz", [detections("a", 3)])
     later = time.time() + 1e6
@@ -264,7 +273,7 @@ def test_the_bytes_of_detections_do_not_depend_on_the_hour(tmp_path: Path, monke
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
     with zipfile.ZipFile(tmp_path / "a.npz") as archive:
         assert {entry.date_time for entry in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
-        names = {"version", "image_id", "size", "offset", "boxes", "scores", "labels", "masks"}
+        names = {"version", "alignment", "image_id", "size", "offset", "boxes", "scores", "labels", "masks"}
         assert {entry.filename for entry in archive.infolist()} == {f"{name}.npy" for name in names}
 
 
@@ -283,6 +292,8 @@ def rewrite(path: Path, **changes: Any) -> None:
         {"version": None},
         {"image_id": np.array(["a", {"b": 1}], object)},
         {"version": np.array([1, 1])},
+        {"alignment": None},
+        {"alignment": np.array("shifted")},
         {"version": np.array("one")},
         {"offset": np.array([0, 2])},
         {"scores": np.zeros(3)},
@@ -300,10 +311,10 @@ def test_a_file_with_other_columns_is_no_detections_file(tmp_path: Path, changes
 
 def test_detections_of_another_version_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.npz"
-    rewrite(path, version=np.array(2), masks=None)
+    rewrite(path, version=np.array(1), masks=None)
     with pytest.raises(InputError) as caught:
         files.read_detections(path)
-    wanted = "wanted a detections file of version 1, got version 2; run `predict` again"
+    wanted = "wanted a detections file of version 2, got version 1; run `predict` again"
     assert str(caught.value) == f"{path}: {wanted}"
 
 

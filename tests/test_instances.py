@@ -65,6 +65,16 @@ def test_selected_detections_are_those_of_the_index_in_its_order() -> None:
             np.testing.assert_array_equal(getattr(part, name), getattr(found, name)[index])
 
 
+@LAW
+@given(stacks())
+def test_instances_of_runs_are_those_of_their_strings(masks: Masks) -> None:
+    runs, wanted = from_dense(masks), instances(masks)
+    found = Instances.of_runs("a", runs, wanted.scores, wanted.labels)
+    assert (found.masks, found.size) == (wanted.masks, wanted.size)
+    assert found.runs is runs
+    assert dataclasses.replace(found, masks=found.masks).runs is not runs
+
+
 def test_empty_carriers_are_legal() -> None:
     none = Instances.empty("x", (4, 5))
     assert (len(none), none.rles(), none.runs.count, none.size) == (0, [], 0, (4, 5))

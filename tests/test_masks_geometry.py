@@ -1,8 +1,9 @@
-"""Geometry of masks: intersections, IoU and overlaps against dense masks and pycocotools."""
+"""Geometry of masks: intersections, IoU, NMS and overlaps against dense masks and pycocotools."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from pipeline.masks.geometry import intersections, iou, remove_overlaps
+from pipeline.masks.geometry import intersections, iou, nms, remove_overlaps, share_out, shared_pixels
 from pipeline.masks.runs import area, empty, from_dense, to_coco, to_dense
 from pipeline.masks.text import transpose
 from pipeline.masks.windows import flip_x, flip_y
@@ -122,3 +123,95 @@ def test_the_stronger_mask_keeps_the_shared_pixels_and_of_equals_the_first() -> 
 def test_another_number_of_priorities_than_masks_is_refused(priority: object) -> None:
     with pytest.raises(ValueError, match="priority: wanted one number for each of 2 masks, got shape"):
         remove_overlaps(empty(2, (3, 3)), priority)  # type: ignore[arg-type]
+
+
+def strongest_first(scores: list[float]) -> list[int]:
+    return sorted(range(len(scores)), key=lambda i: (-scores[i], i))
+
+
+@LAW
+@given(pairs())
+def test_shared_pixels_are_the_intersections_that_are_not_empty(two: tuple[Masks, Masks]) -> None:
+    common = shared(*two)
+    i, j, number = shared_pixels(*(from_dense(masks) for masks in two))
+    assert [column.dtype for column in (i, j, number)] == [np.int64] * 3
+    np.testing.assert_array_equal(np.stack([i, j], 1), np.argwhere(common))
+    np.testing.assert_array_equal(number, common[common > 0])
+
+
+@LAW
+@given(stacks(max_count=6), st.sampled_from([0.0, 0.1, 0.3, 0.5, 0.6, 1.0]), st.booleans(), st.data())
+def test_nms_equals_the_loop_over_masks_with_exact_fractions(
+    masks: Masks, threshold: float, by_label: bool, data: st.DataObject
+) -> None:
+    column = st.lists(st.integers(0, 3), min_size=len(masks), max_size=len(masks))
+    scores, labels = data.draw(column), data.draw(column)
+    kept: list[int] = []
+    for i in strongest_first([float(score) for score in scores]):
+        rivals = [j for j in kept if not by_label or labels[i] == labels[j]]
+        unions = [int((masks[i] | masks[j]).sum()) for j in rivals]
+        commons = [int((masks[i] & masks[j]).sum()) for j in rivals]
+        limit = Fraction(str(threshold))
+        if not any(union and Fraction(common, union) > limit for common, union in zip(commons, unions, strict=True)):
+            kept.append(i)
+    found = nms(from_dense(masks), scores, threshold, labels if by_label else None)
+    assert found.tolist() == sorted(kept)
+
+
+def test_an_iou_exactly_at_the_threshold_drops_no_mask() -> None:
+    # 3 of 5, 6 of 10, … pixels: 0.6 × 5 and the like are not always what they should be in floating point.
+    for hundredths in range(1, 100):
+        masks = np.zeros((2, 1, 100), bool)
+        masks[0], masks[1, :, :hundredths] = True, True
+        runs = from_dense(masks)
+        assert nms(runs, [2, 1], hundredths / 100).tolist() == [0, 1]
+        assert nms(runs, [2, 1], (hundredths - 1) / 100).tolist() == [0]
+
+
+def test_a_mask_that_was_dropped_drops_no_other() -> None:
+    chain = from_dense(boxes((0, 0, 4, 3), (1, 0, 5, 3), (2, 0, 6, 3)))  # neighbours at 9/15, the ends at 6/18
+    assert nms(chain, [3, 2, 1], 0.5).tolist() == [0, 2]
+    assert nms(chain, [1, 3, 2], 0.5).tolist() == [1]
+    assert nms(chain, [3, 2, 1], 0.6).tolist() == [0, 1, 2]
+    assert nms(chain, [3, 2, 1], 0.5, [1, 2, 1]).tolist() == [0, 1, 2]
+
+
+def test_nms_of_no_mask_and_of_empty_masks_drops_none() -> None:
+    assert nms(empty(0, (3, 3)), [], 0.5).tolist() == []
+    assert nms(empty(2, (3, 3)), [1, 1], 0.0).tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(("scores", "labels", "name"), [([1], None, "scores"), ([1, 2], [1, 2, 3], "labels")])
+def test_nms_refuses_another_number_of_scores_or_labels_than_masks(scores: object, labels: object, name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name}: wanted one number for each of 2 masks, got shape"):
+        nms(empty(2, (3, 3)), scores, 0.5, labels)  # type: ignore[arg-type]
+
+
+@LAW
+@given(stacks(max_count=7), st.sampled_from([0.0, 0.25, 0.5, 0.6, 0.9, 1.0]))
+def test_shared_out_masks_equal_the_loop_in_which_what_is_dropped_takes_nothing(masks: Masks, share: float) -> None:
+    used, kept, wanted = np.zeros(masks.shape[1:], bool), [], []
+    for i, mask in enumerate(masks):
+        free = mask & ~used
+        if free.sum() >= share * mask.sum():
+            used |= mask
+            kept.append(i)
+            wanted.append(free)
+    found, runs = share_out(from_dense(masks), share)
+    assert found.tolist() == kept
+    assert_same(runs, from_dense(np.array(wanted, bool).reshape(-1, *masks.shape[1:])))
+
+
+def test_a_long_chain_is_shared_out_as_one_after_the_other() -> None:
+    """Every second mask loses half to the one before it and is dropped, which frees the next."""
+    chain = np.zeros((300, 1, 610), bool)
+    for i, mask in enumerate(chain):
+        mask[:, 2 * i : 2 * i + 4] = True
+    kept, runs = share_out(from_dense(chain), 0.6)
+    assert kept.tolist() == list(range(0, 300, 2))
+    assert (area(runs) == 4).all()
+
+
+def test_hundreds_of_masks_are_shared_out_as_with_a_map_of_used_pixels() -> None:
+    masks = disks(600, (150, 130), seed=6, radius=8)
+    assert_same(share_out(from_dense(masks), 0.0)[1], from_dense(first_come(masks, [0.0] * len(masks))))

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from pipeline.masks.runs import empty, from_coco, from_dense, to_coco
-from pipeline.masks.text import Order, TextError, from_text, to_text, transpose
+from pipeline.masks.runs import Runs, area, boxes, empty, from_coco, from_dense, to_coco
+from pipeline.masks.text import CocoColumns, Order, TextError, from_text, text_to_coco, to_text, transpose
 
 ORDERS = st.sampled_from(["row", "column"])
 BASES = st.sampled_from([0, 1])
@@ -58,6 +58,23 @@ def test_runs_to_text_and_back_change_nothing(masks: Masks, order: Order, base: 
 
 @LAW
 @given(stacks(), ORDERS, BASES)
+def test_text_becomes_the_coco_text_area_and_box_of_its_mask(masks: Masks, order: Order, base: int) -> None:
+    found = from_dense(masks)
+    columns = text_to_coco(to_text(found, order, base), found.size, order, base)
+    assert columns.counts == reference_coco(masks)
+    assert_measured(columns, found)
+
+
+def assert_measured(columns: CocoColumns, wanted: Runs) -> None:
+    """Counts, areas and boxes are those of the runs, in int64."""
+    assert columns.counts == to_coco(wanted)
+    assert columns.area.dtype == columns.boxes.dtype == np.int64
+    np.testing.assert_array_equal(columns.area, area(wanted))
+    np.testing.assert_array_equal(columns.boxes, boxes(wanted))
+
+
+@LAW
+@given(stacks(), ORDERS, BASES)
 def test_text_is_what_an_independent_reader_reads(masks: Masks, order: Order, base: int) -> None:
     texts = to_text(from_dense(masks), order, base)
     for text, mask in zip(texts, masks, strict=True):
@@ -82,6 +99,7 @@ def test_unsorted_and_touching_runs_are_read_as_the_same_mask(masks: Masks, orde
         random.shuffle(places)  # type: ignore[attr-defined]
         pixel_by_pixel.append(" ".join(f"{place + 1} 1" for place in places))
     assert_same(from_text(pixel_by_pixel, masks.shape[1:], order), from_dense(masks))
+    assert_measured(text_to_coco(pixel_by_pixel, masks.shape[1:], order), from_dense(masks))
 
 
 @LAW
@@ -105,10 +123,17 @@ def test_blank_texts_are_empty_masks() -> None:
         assert_same(from_text([], (3, 4), order), empty(0, (3, 4)))
         assert to_text(empty(2, (3, 4)), order) == ["", ""]
         assert to_text(empty(0, (3, 4)), order) == []
+        assert_measured(text_to_coco(["", "  ", "\t\n"], (3, 4), order), empty(3, (3, 4)))
+        assert_measured(text_to_coco([], (3, 4), order), empty(0, (3, 4)))
 
 
 def test_any_white_space_separates_values() -> None:
     assert_same(from_text([" 2  4\t7 1\n12 1\r\n"], (3, 4), "column"), from_dense(WORKED))
+    assert_same(from_text(["  2  4 7 1   12 1 "], (3, 4), "column"), from_dense(WORKED))
+
+
+def test_leading_zeros_are_read() -> None:
+    assert_same(from_text(["02 4 00000000000007 1 12 01"], (3, 4), "column"), from_dense(WORKED))
 
 
 @pytest.mark.parametrize("order", ["row", "column"])
@@ -119,9 +144,42 @@ def test_more_texts_than_one_pass_takes_are_read_as_one_by_one(order: Order) -> 
     for place in (0, 2047, 2048, 4095, 4096, 4499):
         assert_same(found.select([place]), from_text([texts[place]], (24, 18), order))
     assert to_text(found, order) == texts
+    assert_measured(text_to_coco(texts, (24, 18), order), found)
+    assert_same(transpose(transpose(found)), found)
     with pytest.raises(TextError, match=r"^RLE 2049: ") as caught:
         from_text([*texts[:2049], "0 1"], (24, 18), order)
     assert caught.value.index == 2049
+
+
+@pytest.mark.parametrize("order", ["row", "column"])
+def test_texts_longer_than_a_pass_are_read_one_by_one(order: Order) -> None:
+    masks = np.zeros((4, 800, 900), bool)
+    masks[0, ::2, ::2] = masks[1, 1::2, ::2] = masks[3] = True
+    texts = to_text(from_dense(masks), order)
+    assert len(texts[0]) > 1 << 20
+    assert_same(from_text(texts, (800, 900), order), from_dense(masks))
+    assert_measured(text_to_coco(texts, (800, 900), order), from_dense(masks))
+
+
+@pytest.mark.parametrize("size", [(6, 5), (5000, 7000), (46_340, 46_340), (100_000, 90_000), (2**31, 6), (6, 2**31)])
+@pytest.mark.parametrize("order", ["row", "column"])
+def test_canvases_of_every_size_are_alike(size: tuple[int, int], order: Order) -> None:
+    # A block of two by two in each corner, worked out by hand; the keys of large canvases need 64 bits.
+    height, width = size
+    slow, fast = (height, width) if order == "row" else (width, height)
+    lines = [(line * fast + place + 1, 2) for line in (0, 1, slow - 2, slow - 1) for place in (0, fast - 2)]
+    texts = [" ".join(f"{start} {length}" for start, length in lines), f"{height * width} 1", "", "1 1"]
+    found = from_text(texts, size, order)
+    columns = text_to_coco(texts, size, order)
+    assert columns.area.tolist() == [16, 1, 0, 1]
+    assert columns.boxes.tolist() == [
+        [0, 0, width, height], [width - 1, height - 1, width, height], [0, 0, 0, 0], [0, 0, 1, 1]
+    ]  # fmt: skip
+    assert_same(from_coco(columns.counts, size), found)
+    assert_measured(columns, found)
+    again = to_text(found, order)
+    assert again[1:] == texts[1:]
+    assert_same(from_text(again, size, order), found)
 
 
 @pytest.mark.parametrize(
@@ -161,6 +219,9 @@ def test_each_rule_is_named_with_the_text_that_breaks_it(text: str, base: int, r
     assert (caught.value.index, caught.value.rule) == (2, rule)
     assert str(caught.value) == f"RLE 2: {rule}"
     assert isinstance(caught.value, ValueError)
+    with pytest.raises(TextError) as caught:
+        text_to_coco(["1 1 3 1", "", text, "5 1"], (3, 4), order, base)
+    assert (caught.value.index, caught.value.rule) == (2, rule)
 
 
 def test_runs_of_two_texts_may_overlap() -> None:
@@ -173,6 +234,13 @@ def test_an_unknown_order_is_refused_both_ways(order: Order) -> None:
         from_text([], (3, 4), order)
     with pytest.raises(ValueError, match='order: wanted "row" or "column", got'):
         to_text(empty(1, (3, 4)), order)
+    with pytest.raises(ValueError, match='order: wanted "row" or "column", got'):
+        text_to_coco([], (3, 4), order)
+
+
+def test_a_base_below_zero_is_refused() -> None:
+    with pytest.raises(ValueError, match="base: wanted the number of the first pixel, 0 or more, got -1"):
+        to_text(empty(1, (3, 4)), "row", -1)
 
 
 @LAW
@@ -194,6 +262,9 @@ def test_every_sartorius_annotation_is_written_back_byte_for_byte(real_data: Pat
     assert len(texts) > 1000
     found = from_text(texts, (520, 704), "row")
     assert to_text(found, "row") == texts
+    assert_measured(text_to_coco(texts, (520, 704), "row"), found)
+    columns = to_text(found, "column")
+    assert_same(from_text(columns, (520, 704), "column"), found)
     sample = np.arange(0, len(texts), max(len(texts) // 150, 1))
     masks = np.array([painted(texts[i], (520, 704), "C") for i in sample])
     assert to_coco(found.select(sample)) == reference_coco(masks)
@@ -211,6 +282,7 @@ def test_every_dsb2018_annotation_is_written_back_byte_for_byte(real_data: Path)
             width, height = picture.size
         found = from_text(own, (height, width), "column")
         assert to_text(found, "column") == own
+        assert_measured(text_to_coco(own, (height, width), "column"), found)
         if i % 10 == 0:
             assert to_coco(found) == [objects_of_pycocotools(text, (height, width)) for text in own]
             assert_same(from_coco(to_coco(found), (height, width)), found)

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates
 
 from pipeline.masks.runs import empty, from_dense, to_dense
-from pipeline.masks.windows import crop, flip_x, flip_y, paste, windows
+from pipeline.masks.text import transpose
+from pipeline.masks.windows import Windows, crop, flip_x, flip_y, from_windows, paste, windows
 
 EDGES = st.integers(-3, 10)
 
@@ -30,6 +31,22 @@ def test_windows_hold_each_mask_cut_to_its_box(masks: Masks) -> None:
         np.testing.assert_array_equal(part, mask[y0:y1, x0:x1])
         assert part.sum() == mask.sum()
     assert found.data.sum() == masks.sum()
+
+
+@LAW
+@given(stacks())
+def test_windows_lead_back_to_their_runs(masks: Masks) -> None:
+    assert_same(from_windows(windows(from_dense(masks))), from_dense(masks))
+
+
+@LAW
+@given(stacks())
+def test_windows_of_the_whole_canvas_lead_back_as_well(masks: Masks) -> None:
+    count, height, width = masks.shape
+    boxes = np.tile(np.array([0, 0, width, height]), (count, 1))
+    data = masks.transpose(0, 2, 1).astype(np.uint8).ravel()
+    whole = Windows((height, width), boxes, data, np.arange(count) * height * width)
+    assert_same(from_windows(whole), from_dense(masks))
 
 
 @LAW
@@ -108,6 +125,29 @@ def test_pasted_masks_equal_an_evaluation_pixel_by_pixel(
                 assert got[y, x] == (wanted > threshold)
 
 
+@LAW
+@given(st.integers(0, 2**32 - 1), st.integers(1, 6))
+def test_pasting_turns_with_the_image(seed: int, count: int) -> None:
+    """The symmetries of the square: what is mirrored or transposed before comes out mirrored or transposed."""
+    height, width = 40, 56
+    rng = np.random.default_rng(seed)
+    # Sixteenths of a pixel: mirrored boxes are then exact. Bins of a few values would meet the threshold exactly.
+    low = rng.integers(-100, 700, (count, 2)) / 16
+    box = np.concatenate([low, low + rng.integers(16, 500, (count, 2)) / 16], 1).astype(np.float32)
+    masks = rng.random((count, 14, 14), np.float32)
+    found = paste(masks, box, (height, width))
+    x0, y0, x1, y1 = box.T
+    turned = (
+        (masks[:, :, ::-1], [width - x1, y0, width - x0, y1], flip_x(found)),
+        (masks[:, ::-1], [x0, height - y1, x1, height - y0], flip_y(found)),
+        (masks.transpose(0, 2, 1), [y0, x0, y1, x1], transpose(found)),
+    )
+    for picture, sides, wanted in turned:
+        other = paste(np.ascontiguousarray(picture), np.stack(sides, 1).astype(np.float32), wanted.size)
+        # A pixel whose probability is the threshold up to rounding may fall either way.
+        assert (to_dense(other) != to_dense(wanted)).sum() <= 1
+
+
 def test_a_pasted_mask_equals_the_bilinear_spline_of_scipy() -> None:
     mask = np.random.default_rng(6).random((1, 28, 28), np.float32)
     box = np.array([[-7.3, 12.6, 55.1, 91.9]], np.float32)
@@ -155,6 +195,20 @@ def test_nothing_to_paste_is_no_mask() -> None:
 def test_a_full_mask_over_the_whole_canvas_is_one_run() -> None:
     found = paste(np.ones((1, 3, 3), np.float32), np.float32([[-2, -2, 40, 40]]), (7, 9))
     assert (found.start.tolist(), found.stop.tolist()) == ([0], [63])
+
+
+def test_a_mask_larger_than_what_is_pasted_at_once_is_whole() -> None:
+    y, x = np.mgrid[:28, :28]
+    disk = ((y - 13.5) ** 2 + (x - 13.5) ** 2 < 169).astype(np.float32)
+    box = np.float32([[3.2, 5.7, 1190.4, 1411.9], [40.5, 30.5, 52.5, 47.5], [700, 0, 704, 1500]])
+    found = to_dense(paste(np.stack([disk] * 3), box, (1500, 1200)))
+    y, x = np.mgrid[:1500, :1200] + 0.5
+    for one, (x0, y0, x1, y1) in zip(found, box.astype(float), strict=True):
+        place = [(y - y0) / (y1 - y0) * 28 - 0.5, (x - x0) / (x1 - x0) * 28 - 0.5]
+        value = map_coordinates(disk.astype(float), place, order=1, mode="nearest")
+        reach = (y > np.floor(y0)) & (y < np.ceil(y1)) & (x > np.floor(x0)) & (x < np.ceil(x1))
+        sure = np.abs(value - 0.5) > 1e-3
+        np.testing.assert_array_equal(one[sure], (reach & (value > 0.5))[sure])
 
 
 def test_pasting_changes_neither_masks_nor_boxes() -> None:

@@ -1,52 +1,69 @@
 """Annotations of many images in flat arrays: what training reads, without an object per instance.
 
-Worker processes share the arrays copy-on-write, and only instances that touch a crop are ever looked at.
+A worker process shares the arrays copy-on-write, and only pieces in the columns of a crop are ever looked at.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.masks.runs import Runs, boxes, from_coco
+from pipeline.masks.cells import Cells, cells
+from pipeline.masks.runs import area, from_coco
 
-Box = tuple[int, int, int, int]
+Int32 = NDArray[np.int32]
 
 
 @dataclass(frozen=True, eq=False)
 class Annotations:
-    """Truth of n images.
+    """Truth of n images with N instances.
 
     image_ids: contest ids. files: paths inside the contest's folder. sizes: int64 (n, 2) H, W.
-    runs: per image, int32 start and stop of all runs, column-major. bounds: per image, int64 (N + 1,), the runs of each
-    instance. labels: per image int64 (N,). boxes: per image int64 (N, 4), tight, half-open xyxy.
+    categories, areas: int32 (N,), the areas in pixels; those of image i are instances[i]:instances[i + 1].
+    start, stop, label, bounds, member: int32, the columns of `Cells` of all images one after the other. Those of image
+    i are pieces[i]:pieces[i + 1] of the first three, sets[i]:sets[i + 1] of bounds and members[i]:members[i + 1] of
+    member. instances, pieces, sets, members: int64 (n + 1,).
     """
 
     image_ids: tuple[str, ...]
     files: tuple[str, ...]
     sizes: NDArray[np.int64]
-    start: tuple[NDArray[np.int32], ...]
-    stop: tuple[NDArray[np.int32], ...]
-    bounds: tuple[NDArray[np.int64], ...]
-    labels: tuple[NDArray[np.int64], ...]
-    boxes: tuple[NDArray[np.int64], ...]
+    instances: NDArray[np.int64]
+    categories: Int32
+    areas: Int32
+    pieces: NDArray[np.int64]
+    start: Int32
+    stop: Int32
+    label: Int32
+    sets: NDArray[np.int64]
+    bounds: Int32
+    members: NDArray[np.int64]
+    member: Int32
 
     def __len__(self) -> int:
         return len(self.image_ids)
 
-    def touching(self, image: int, box: Box) -> tuple[Runs, NDArray[np.int64]]:
-        """Masks (whole, on the image's canvas) and labels of the instances whose box meets `box` (x0 y0 x1 y1)."""
-        own = self.boxes[image]
-        chosen = np.flatnonzero((own[:, :2] < box[2:]).all(1) & (own[:, 2:] > box[:2]).all(1))
-        size = (int(self.sizes[image, 0]), int(self.sizes[image, 1]))
-        bounds = self.bounds[image]
-        instance = np.repeat(np.arange(len(own)), np.diff(bounds))
-        start, stop = self.start[image].astype(np.int64), self.stop[image].astype(np.int64)
-        return Runs(size, len(own), start, stop, instance).select(chosen), self.labels[image][chosen]
+    def size(self, image: int) -> tuple[int, int]:
+        """(height, width) of an image in pixels."""
+        height, width = self.sizes[image].tolist()
+        return height, width
+
+    def of(self, image: int) -> slice:
+        """The instances of an image in `categories` and `areas`."""
+        return slice(*self.instances[image : image + 2].tolist())
+
+    def cells(self, image: int) -> Cells:
+        """All masks of an image; the arrays are parts of the flat ones, nothing is copied."""
+        own, pieces, sets, members = (
+            slice(*bounds[image : image + 2].tolist())
+            for bounds in (self.instances, self.pieces, self.sets, self.members)
+        )
+        columns = (self.start[pieces], self.stop[pieces], self.label[pieces], self.bounds[sets], self.member[members])
+        return Cells(self.size(image), own.stop - own.start, *columns)
 
 
 def gather(coco: Mapping[str, Any], image_ids: Sequence[str]) -> Annotations:
@@ -57,18 +74,31 @@ def gather(coco: Mapping[str, Any], image_ids: Sequence[str]) -> Annotations:
     for row in coco["annotations"]:
         if row["image_id"] in rows:
             rows[row["image_id"]].append(row)
-    sizes = [(image["height"], image["width"]) for image in chosen]
-    masks = [
-        from_coco([row["segmentation"]["counts"] for row in rows[image["id"]]], size)
-        for image, size in zip(chosen, sizes, strict=True)
-    ]
+    parts = [_columns(rows[image["id"]], (image["height"], image["width"])) for image in chosen]
+    flat = [_joined(column) for column in zip(*parts, strict=True)] if parts else [_joined(())] * 7
+    categories, areas, start, stop, label, bounds, member = (values for values, _ in flat)
+    instances, pieces, sets, members = (flat[i][1] for i in (0, 2, 5, 6))
     return Annotations(
-        tuple(image_ids),
-        tuple(image["file_name"] for image in chosen),
-        np.array(sizes, np.int64).reshape(-1, 2),
-        tuple(runs.start.astype(np.int32) for runs in masks),
-        tuple(runs.stop.astype(np.int32) for runs in masks),
-        tuple(runs.bounds() for runs in masks),
-        tuple(np.array([row["category_id"] for row in rows[image["id"]]], np.int64) for image in chosen),
-        tuple(boxes(runs) for runs in masks),
-    )
+        image_ids=tuple(image_ids),
+        files=tuple(image["file_name"] for image in chosen),
+        sizes=np.array([(image["height"], image["width"]) for image in chosen], np.int64).reshape(-1, 2),
+        instances=instances, categories=categories, areas=areas,
+        pieces=pieces, start=start, stop=stop, label=label,
+        sets=sets, bounds=bounds, members=members, member=member,
+    )  # fmt: skip
+
+
+def _columns(rows: Sequence[Mapping[str, Any]], size: tuple[int, int]) -> tuple[Int32, ...]:
+    """Of one image: categories, areas and the five columns of its cells."""
+    runs = from_coco([row["segmentation"]["counts"] for row in rows], size)
+    found = cells(runs)
+    categories = np.array([row["category_id"] for row in rows], np.int32)
+    return (
+        categories, area(runs).astype(np.int32), found.start, found.stop, found.label, found.bounds, found.member,
+    )  # fmt: skip
+
+
+def _joined(parts: Iterable[Int32]) -> tuple[Int32, NDArray[np.int64]]:
+    """Arrays one after the other, and the bounds of each."""
+    whole = [np.zeros(0, np.int32), *parts]
+    return np.concatenate(whole), np.cumsum([part.size for part in whole])

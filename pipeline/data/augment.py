@@ -1,21 +1,26 @@
-"""Augmentation: a random crop, a symmetry of the square, and changes of light, the same for image and masks.
+"""Augmentation: a random crop, symmetry or affine map, and changes of light, the same for image and masks.
 
-Every function takes its randomness from a generator, so a sample is a pure function of its seed.
+Every function takes its randomness from a generator, so a sample is a pure function of its seed. Images are uint8
+(h, w, C), C being 3, or 1 where all three channels are the same.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from PIL import Image as Pillow
 
-from pipeline.masks.runs import Runs, area
-from pipeline.masks.text import transpose
-from pipeline.masks.windows import crop, flip_x, flip_y
+from pipeline.masks.cells import Matrix, footprint
 
 Image = NDArray[np.uint8]
 Box = tuple[int, int, int, int]
+Linear = tuple[tuple[float, float], tuple[float, float]]
 
 
 @dataclass(frozen=True)
@@ -26,7 +31,9 @@ class Augment:
     symmetries: the eight symmetries of the square. brightness, contrast: the largest relative change. gamma: the
     largest factor on the exponent, as log2. invert, grey: probabilities of negative and of colourless images.
     min_area: instances of fewer pixels in the crop are dropped. min_share: so are those of which a smaller share of
-    the area, 0 to 1, lies in the crop.
+    the area, 0 to 1, lies in the crop. rotation: the largest angle in degrees, either way. scale: the largest
+    magnification, as log2. stretch: the largest ratio of the magnifications along the two axes, as log2. shear: the
+    largest slant in degrees. Where these four are 0, pixels are moved and never resampled.
     """
 
     crop: int | None
@@ -38,6 +45,15 @@ class Augment:
     grey: float
     min_area: int
     min_share: float
+    rotation: float = 0.0
+    scale: float = 0.0
+    stretch: float = 0.0
+    shear: float = 0.0
+
+    @property
+    def resamples(self) -> bool:
+        """Whether samples need an affine map beyond the symmetries."""
+        return any((self.rotation, self.scale, self.stretch, self.shear))
 
 
 def crop_box(size: tuple[int, int], spec: Augment, rng: np.random.Generator) -> Box:
@@ -49,44 +65,136 @@ def crop_box(size: tuple[int, int], spec: Augment, rng: np.random.Generator) -> 
     return x0, y0, min(x0 + side, width), min(y0 + side, height)
 
 
-def cut(image: Image, runs: Runs, box: Box, side: int | None) -> tuple[Image, Runs]:
-    """Image uint8 (h, w, 3) and masks inside `box`, padded with black to side × side where a side is given."""
-    x0, y0, x1, y1 = box
-    part = image[y0:y1, x0:x1]
-    size = (y1 - y0, x1 - x0) if side is None else (side, side)
-    padded = np.zeros((*size, 3), np.uint8)
-    padded[: y1 - y0, : x1 - x0] = part
-    return padded, crop(runs, box, size)
+def place(size: tuple[int, int], spec: Augment, rng: np.random.Generator) -> tuple[Matrix, tuple[int, int]]:
+    """Where a sample's pixels come from: the map back to its image of `size` (H, W), and the sample's own (h, w).
+
+    The matrix is one of `pipeline.masks.cells`. Images smaller than the crop lie at its upper left where pixels are
+    not resampled.
+    """
+    if spec.resamples:
+        return _affine(size, spec, rng)
+    x0, y0, x1, y1 = crop_box(size, spec, rng)
+    height, width = (spec.crop, spec.crop) if spec.crop else (y1 - y0, x1 - x0)
+    linear, own = _symmetry(((1, 0), (0, 1)), (height, width), spec, rng)
+    return _around((x0 + width / 2, y0 + height / 2), linear, own), own
 
 
-def kept(before: Runs, after: Runs, spec: Augment) -> NDArray[np.bool_]:
-    """Which instances a crop leaves large enough to learn from, bool (N,)."""
-    left = area(after)
-    return (left >= max(spec.min_area, 1)) & (left >= spec.min_share * area(before))
+def _affine(size: tuple[int, int], spec: Augment, rng: np.random.Generator) -> tuple[Matrix, tuple[int, int]]:
+    """A random map at a place where the sample shows nothing beyond the image; in the middle where it is too small.
+
+    The matrix has few binary digits, and such that no pixel centre leads to the border of two pixels: no machine's
+    rounding decides which of them is taken.
+    """
+    turn, grow, stretch, shear = rng.uniform(-1, 1, 4).tolist()
+    angle, slant = math.radians(turn * spec.rotation), math.tan(math.radians(shear * spec.shear))
+    sine, cosine = math.sin(angle), math.cos(angle)
+    across, down = (2 ** (sign * stretch * spec.stretch / 2 - grow * spec.scale) for sign in (1, -1))
+    linear = (
+        (cosine * across, (cosine * slant - sine) * down),
+        (sine * across, (sine * slant + cosine) * down),
+    )  # rotation · slant · axes
+    rounded = tuple((round(a * 4096) / 4096, round(b * 4096) / 4096) for a, b in linear)
+    linear, own = _symmetry(rounded, (spec.crop, spec.crop) if spec.crop else size, spec, rng)
+    centre = []
+    for (a, b), far, free in zip(linear, size[::-1], rng.random(2).tolist(), strict=True):
+        reach = (abs(a) * own[1] + abs(b) * own[0]) / 2
+        centre.append(reach + free * (far - 2 * reach) if 2 * reach < far else far / 2)
+    matrix = _around(centre, linear, own)
+    matrix[:, 2] = (np.floor(matrix[:, 2] * 8192) + 0.5) / 8192
+    return matrix, own
 
 
-def symmetry(image: Image, runs: Runs, number: int) -> tuple[Image, Runs]:
-    """One of the eight symmetries of the square, 0 to 7, 0 being the identity: bits flip x, flip y, transpose."""
+def _symmetry(
+    linear: Linear, size: tuple[int, int], spec: Augment, rng: np.random.Generator
+) -> tuple[Linear, tuple[int, int]]:
+    """A linear map after one of the eight symmetries of the square, and the sample's size (h, w) after it.
+
+    The bits of its number flip x, flip y, transpose.
+    """
+    number = int(rng.integers(8)) if spec.symmetries else 0
+    (a, b), (c, d) = linear
     if number & 1:
-        image, runs = image[:, ::-1], flip_x(runs)
+        a, c = -a, -c
     if number & 2:
-        image, runs = image[::-1], flip_y(runs)
-    if number & 4:
-        image, runs = image.transpose(1, 0, 2), transpose(runs)
-    return np.ascontiguousarray(image), runs
+        b, d = -b, -d
+    return (((b, a), (d, c)), size[::-1]) if number & 4 else (((a, b), (c, d)), size)
+
+
+def _around(centre: Sequence[float], linear: Linear, size: tuple[int, int]) -> Matrix:
+    """The map (2, 3) that takes the middle of a sample of `size` (h, w) to `centre` (x, y)."""
+    rows = [(a, b, at - (a * size[1] + b * size[0]) / 2) for (a, b), at in zip(linear, centre, strict=True)]
+    return np.array(rows, np.float64)
+
+
+def least(areas: NDArray[Any], spec: Augment, magnified: float = 1.0) -> NDArray[np.float64]:
+    """Pixels that a sample must show of instances of these areas (N,) to be worth learning from, float64 (N,).
+
+    magnified: pixels of the sample for each pixel of the image.
+    """
+    return np.maximum(max(spec.min_area, 1), spec.min_share * magnified * areas)
+
+
+def picture(image: Image, matrix: Matrix, size: tuple[int, int]) -> Image:
+    """The image, uint8 (H, W, C), through the map of `place`: uint8 (h, w, C) of `size` (h, w); black beyond it.
+
+    Crops and symmetries move the pixels; other maps interpolate bilinearly between their centres.
+    """
+    linear = matrix[:, :2]
+    if (matrix != np.rint(matrix)).any() or not np.array_equal(linear @ linear.T, np.eye(2)):
+        return _interpolated(image, matrix, size)
+    part = _region(image, footprint(matrix, size))
+    part = part[:: -1 if linear[1].sum() < 0 else 1, :: -1 if linear[0].sum() < 0 else 1]
+    return np.ascontiguousarray(part if linear[0, 0] else part.transpose(1, 0, 2))
+
+
+def _interpolated(image: Image, matrix: Matrix, size: tuple[int, int]) -> Image:
+    x0, y0, x1, y1 = footprint(matrix, size)
+    box = (x0 - 1, y0 - 1, x1 + 1, y1 + 1)  # neighbours to interpolate with
+    part = _region(image, box).astype(np.float32)
+    grid = np.empty((2, *size), np.float32)  # x and y from -1 to 1 over the whole part, as torch wants them
+    x, y = np.arange(size[1]) + 0.5, np.arange(size[0])[:, None] + 0.5
+    for axis in (0, 1):
+        a, b, c = matrix[axis].tolist()
+        unit = 2 / (box[axis + 2] - box[axis])
+        np.add((a * unit * x + ((c - box[axis]) * unit - 1)).astype(np.float32),
+               (b * unit * y).astype(np.float32), out=grid[axis])  # fmt: skip
+    found = torch.nn.functional.grid_sample(
+        torch.from_numpy(part).permute(2, 0, 1)[None],
+        torch.from_numpy(grid).permute(1, 2, 0)[None],
+        align_corners=False,
+    )
+    return np.rint(found[0].numpy()).astype(np.uint8).transpose(1, 2, 0)
+
+
+def _region(image: Image, box: Box) -> Image:
+    """The image inside a box that may reach beyond it, black there."""
+    height, width, channels = image.shape
+    x0, y0, x1, y1 = box
+    left, top, right, bottom = max(x0, 0), max(y0, 0), min(x1, width), min(y1, height)
+    if (left, top, right, bottom) == box:
+        return image[y0:y1, x0:x1]
+    part = np.zeros((y1 - y0, x1 - x0, channels), np.uint8)
+    part[top - y0 : bottom - y0, left - x0 : right - x0] = image[top:bottom, left:right]
+    return part
 
 
 def light(image: Image, spec: Augment, rng: np.random.Generator) -> Image:
-    """Changed brightness, contrast and gamma, now and then a negative or a grey picture; uint8 (h, w, 3)."""
-    value = image.astype(np.float32) / 255
-    shift, stretch, power = rng.uniform(-1, 1, 3)
-    negative, colourless = rng.random(2)
-    value = value ** np.float32(2 ** (power * spec.gamma))
-    mean = value.mean()
-    value = (value - mean) * np.float32(1 + stretch * spec.contrast) + mean
-    value = np.clip(value * np.float32(1 + shift * spec.brightness), 0, 1)
+    """Changed brightness, contrast and gamma, now and then a negative or a grey picture; uint8 (h, w, C).
+
+    All but grey pictures are a table of the 256 levels; contrast is about the image's mean, known from its histogram.
+    """
+    shift, stretch, power = rng.uniform(-1, 1, 3).tolist()
+    negative, colourless = rng.random(2).tolist()
+    level = (np.arange(256, dtype=np.float32) / 255) ** np.float32(2 ** (power * spec.gamma))
+    # Counting and looking up by Pillow and bytes: NumPy would make wide indices of the levels first.
+    plain = Pillow.fromarray(image if image.shape[2] > 1 else image[:, :, 0])
+    mean = np.float32(np.array(plain.histogram(), np.float64).reshape(-1, 256).sum(0) @ level / image.size)
+    level = (level - mean) * np.float32(1 + stretch * spec.contrast) + mean
+    level = np.clip(level * np.float32(1 + shift * spec.brightness), 0, 1)
     if negative < spec.invert:
-        value = 1 - value
-    if colourless < spec.grey:
-        value = np.repeat(value.mean(2, keepdims=True), 3, 2)
-    return np.rint(value * 255).astype(np.uint8)
+        level = 1 - level
+    if colourless < spec.grey and image.shape[2] > 1:
+        grey = level.take(image).mean(2, keepdims=True)
+        return np.repeat(np.rint(grey * 255).astype(np.uint8), image.shape[2], 2)
+    table = np.rint(level * 255).astype(np.uint8).tobytes()
+    return np.frombuffer(image.tobytes().translate(table), np.uint8).reshape(image.shape)

@@ -7,49 +7,42 @@ Nothing in this module changes its argument.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 from pipeline.competition import Competition
+from pipeline.data.columns import Columns, Masks, values
 from pipeline.data.table import nearest
 from pipeline.errors import InputError
 from pipeline.instances import Instances
-from pipeline.masks.runs import Runs, area, boxes, to_coco
 
 Coco = dict[str, Any]
 Images = dict[str, dict[str, Any]]  # COCO image entries by the contest's id
 
 
-@dataclass(frozen=True)
-class Mask:
-    """An annotation without id: the contest's image id, category id, COCO counts, area and box x, y, w, h (pixels)."""
-
-    image: str
-    category: int
-    counts: str
-    area: int
-    box: tuple[int, int, int, int]
-
-
-def masks_of_runs(images: Sequence[str], categories: Sequence[int], runs: Runs) -> list[Mask]:
-    """One mask for each instance of `runs`; `images` and `categories` say of which image and category it is."""
-    corners = boxes(runs)
-    extents = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1).tolist()
-    columns = zip(images, categories, to_coco(runs), area(runs).tolist(), extents, strict=True)
-    return [Mask(image, category, counts, size, tuple(box)) for image, category, counts, size, box in columns]
-
-
-def build(competition: Competition, images: Images, masks: Iterable[Mask]) -> Coco:
+def build(competition: Competition, images: Images, masks: Masks) -> Coco:
     """The COCO dict; annotations sorted by image, box x, box y, counts, category: their source does not matter."""
-    ordered = sorted(masks, key=lambda mask: (mask.image, *mask.box[:2], mask.counts, mask.category))
+    entries = list(images.values())
+    rank = np.empty(len(entries), np.int64)
+    rank[sorted(range(len(entries)), key=list(images).__getitem__)] = np.arange(len(entries))
+    ordered = masks.select(masks.order(rank))
+    ids = np.array([image["id"] for image in entries], np.int64)
+    sizes = np.array([(image["height"], image["width"]) for image in entries], np.int64).reshape(-1, 2)
     return {
         "info": {"format": "maskline-coco", "version": 1, "competition": competition.key},
-        "images": [dict(image) for image in images.values()],
+        "images": [dict(image) for image in entries],
         "categories": [{"id": number, "name": name} for number, name in enumerate(competition.categories, 1)],
-        "annotations": [_annotation(number, mask, images[mask.image]) for number, mask in enumerate(ordered, 1)],
+        "annotations": Columns(
+            np.arange(1, len(ordered) + 1),
+            ids[ordered.image],
+            ordered.category,
+            sizes[ordered.image],
+            ordered.counts,
+            ordered.area,
+            ordered.box,
+        ),
     }
 
 
@@ -100,22 +93,10 @@ def counts(coco: Coco) -> np.ndarray:
     rows = {image["id"]: row for row, image in enumerate(coco["images"])}
     columns = {category["id"]: column for column, category in enumerate(coco["categories"])}
     table = np.zeros((len(rows), len(columns)), np.int64)
-    row = [rows[annotation["image_id"]] for annotation in coco["annotations"]]
-    column = [columns[annotation["category_id"]] for annotation in coco["annotations"]]
+    row = [rows[number] for number in values(coco["annotations"], "image_id").tolist()]
+    column = [columns[number] for number in values(coco["annotations"], "category_id").tolist()]
     np.add.at(table, (np.asarray(row, np.intp), np.asarray(column, np.intp)), 1)
     return table
-
-
-def _annotation(number: int, mask: Mask, image: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "id": number,
-        "image_id": image["id"],
-        "category_id": mask.category,
-        "segmentation": {"size": [image["height"], image["width"]], "counts": mask.counts},
-        "area": mask.area,
-        "bbox": list(mask.box),
-        "iscrowd": 0,
-    }
 
 
 def _instances(image: Mapping[str, Any], annotations: list[dict[str, Any]]) -> Instances:

@@ -15,7 +15,8 @@ from typing import Literal
 import numpy as np
 
 from pipeline.competition import Competition, is_safe_id
-from pipeline.data.coco import Coco, Images, Mask, build, by_name, masks_of_runs
+from pipeline.data.coco import Coco, Images, build, by_name
+from pipeline.data.columns import Masks, joined, masks_of_runs
 from pipeline.data.pictures import read_mask, read_size
 from pipeline.data.rows import read_masks, require_one_category, with_groups
 from pipeline.data.table import Table, read_table
@@ -51,7 +52,7 @@ def read_test(root: Path, competition: Competition) -> Coco:
     _check_ids(table)
     _check_repeats(table)
     _check_files(root, competition.test_image, table)
-    return build(competition, _open(root, competition.test_image, table.rows["image"]), [])
+    return build(competition, _open(root, competition.test_image, table["image"]), joined([]))
 
 
 def read_truth(path: Path, competition: Competition, coco: Coco) -> Coco:
@@ -62,7 +63,7 @@ def read_truth(path: Path, competition: Competition, coco: Coco) -> Coco:
     """
     table = _read_annotations(path, competition)
     images = by_name(coco)
-    strange = ~table.rows["image"].isin(list(images)).to_numpy(bool)
+    strange = table.among("image", set(table["image"]) - images.keys())
     table.refuse(strange, lambda row: f"the image is none of the {len(images)} that are scored", "Remove the row")
     return build(competition, with_groups(table, images), read_masks(table, competition, images))
 
@@ -91,23 +92,22 @@ def _read_annotations(path: Path, competition: Competition) -> Table:
 
 
 def _check_ids(table: Table) -> None:
-    plain = np.array([is_safe_id(name) for name in table.rows["image"]], bool)
-    table.refuse(~plain, lambda row: f"the image id is no plain name; wanted {PLAIN}")
+    bad = {name for name in set(table["image"]) if not is_safe_id(name)}
+    table.refuse(table.among("image", bad), lambda row: f"the image id is no plain name; wanted {PLAIN}")
 
 
 def _check_repeats(table: Table) -> None:
-    first = table.rows["image"].drop_duplicates()
-    line = dict(zip(first, first.index, strict=True))
-    repeated = table.rows["image"].duplicated().to_numpy(bool)
-    table.refuse(repeated, lambda row: f"repeats the id of row {line[row['image']]}", "Remove the row")
+    names = table["image"]
+    first = {name: row for row, name in reversed(list(enumerate(names)))}
+    repeated = np.array([first[name] != row for row, name in enumerate(names)], bool)
+    table.refuse(repeated, lambda row: f"repeats the id of row {table.lines[first[names[row]]]}", "Remove the row")
 
 
 def _check_files(root: Path, pattern: str, table: Table) -> None:
-    names = table.rows["image"].unique()
-    missing = [name for name in names if not (root / _named(pattern, name)).is_file()]
+    missing = {name for name in set(table["image"]) if not (root / _named(pattern, name)).is_file()}
     table.refuse(
-        table.rows["image"].isin(missing).to_numpy(bool),
-        lambda row: f"there is no file {_named(pattern, row['image'])} in {root}",
+        table.among("image", missing),
+        lambda row: f"there is no file {_named(pattern, table['image'][row])} in {root}",
         "Unpack the contest's images there, or remove the row",
     )
 
@@ -153,18 +153,19 @@ def _named(pattern: str, name: str) -> str:
     return pattern.replace("{id}", name)
 
 
-def _read_folders(root: Path, competition: Competition, images: Images) -> list[Mask]:
+def _read_folders(root: Path, competition: Competition, images: Images) -> Masks:
     """Instances from one file each, any pixel that is not black being foreground; one is read at a time."""
     if competition.train_masks is None:
         raise ConfigError(f"competition {competition.key} has no folders of masks; wanted annotations=csv")
     require_one_category(competition)
-    masks: list[Mask] = []
-    for name, image in images.items():
+    parts = []
+    for place, (name, image) in enumerate(images.items()):
         size = (image["height"], image["width"])
         files = sorted(glob.glob(_named(competition.train_masks, name), root_dir=root))
         counts = [read_mask(root, Path(file).as_posix(), size) for file in files]
-        masks += masks_of_runs([name] * len(counts), [1] * len(counts), from_coco(counts, size))
-    if not masks:
+        parts.append(masks_of_runs(place, 1, from_coco(counts, size)))
+    masks = joined(parts)
+    if not len(masks):
         raise InputError(
             f"no masks: nothing in {root} is named {competition.train_masks}. Read the contest's CSV instead: "
             f"annotations=csv"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from pipeline.data.annotations import Annotations
-from pipeline.data.augment import Augment, crop_box, cut, kept, light, symmetry
+from pipeline.data.augment import Augment, least, light, picture, place
 from pipeline.errors import InputError
-from pipeline.masks.windows import windows
+from pipeline.masks.cells import view
 
 Target = dict[str, Any]
 _TRIES = 8  # crops without an instance are drawn again this often
@@ -40,45 +42,55 @@ class TrainingSamples(Dataset[Sample]):
     """Augmented crops. An item is asked for by (position, image): the sample depends on (seed, position, image) alone.
 
     So the order of workers, their number and an interruption change nothing.
+    root: folder of the image files. pixels: gives the image of one of the annotations' files, uint8 (H, W, 3), or
+    (H, W, 1) where its channels are the same, as `pipeline.data.pixels` does; the file is read unless it is given.
     """
 
-    def __init__(self, root: Path, annotations: Annotations, augment: Augment, seed: int):
+    def __init__(
+        self,
+        root: Path,
+        annotations: Annotations,
+        augment: Augment,
+        seed: int,
+        pixels: Callable[[str], NDArray[np.uint8]] | None = None,
+    ):
         self.root, self.annotations, self.augment, self.seed = root, annotations, augment, seed
+        self.pixels = pixels or partial(_read_under, root)
 
     def __len__(self) -> int:
         return len(self.annotations)
 
-    def __getitem__(self, place: tuple[int, int]) -> Sample:
-        position, index = place
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        position, index = key
         rng = np.random.default_rng((self.seed, position, index))
         pixels = self._read(index)
-        for _ in range(_TRIES if len(self.annotations.labels[index]) else 1):
+        own = self.annotations.of(index)
+        for _ in range(_TRIES if own.stop > own.start else 1):
             image, target = self._draw(pixels, index, rng)
             if len(target["labels"]):
                 break
         return Sample(image, target, self.annotations.image_ids[index])
 
     def _read(self, index: int) -> NDArray[np.uint8]:
-        path = self.root / self.annotations.files[index]
-        pixels, wanted = read_image(path), tuple(self.annotations.sizes[index].tolist())
+        file, wanted = self.annotations.files[index], self.annotations.size(index)
+        pixels = self.pixels(file)
         if pixels.shape[:2] != wanted:
-            got = f"{path} has height and width {pixels.shape[:2]}"
+            got = f"{self.root / file} has height and width {pixels.shape[:2]}"
             raise InputError(f"{got}; when it was converted it had {wanted}. Run `convert` again")
         return pixels
 
     def _draw(self, pixels: NDArray[np.uint8], index: int, rng: np.random.Generator) -> tuple[Tensor, Target]:
-        spec = self.augment
-        box = crop_box(pixels.shape[:2], spec, rng)
-        whole, labels = self.annotations.touching(index, box)
-        image, runs = cut(pixels, whole, box, spec.crop)
-        keep = kept(whole, runs, spec)
-        runs, labels = runs.select(keep), labels[keep]
-        if spec.symmetries:
-            image, runs = symmetry(image, runs, int(rng.integers(8)))
-        image = light(image, spec, rng)
-        masks = windows(runs)
-        target = {"boxes": torch.from_numpy(masks.boxes).float(), "labels": torch.from_numpy(labels), "masks": masks}
-        return as_tensor(image), target
+        spec, truth, own = self.augment, self.annotations, self.annotations.of(index)
+        matrix, size = place(pixels.shape[:2], spec, rng)
+        shrunk = abs(matrix[0, 0] * matrix[1, 1] - matrix[0, 1] * matrix[1, 0])
+        masks, shown = view(truth.cells(index), matrix, size, least(truth.areas[own], spec, 1 / shrunk))
+        labels = torch.from_numpy(truth.categories[own][shown].astype(np.int64))
+        target = {"boxes": torch.from_numpy(masks.boxes).float(), "labels": labels, "masks": masks}
+        return as_tensor(light(picture(pixels, matrix, size), spec, rng)), target
+
+
+def _read_under(root: Path, file: str) -> NDArray[np.uint8]:
+    return read_image(root / file)
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
@@ -102,5 +114,7 @@ def _grey(values: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def as_tensor(image: NDArray[np.uint8]) -> Tensor:
-    """uint8 (3, H, W) of uint8 (H, W, 3)."""
-    return torch.from_numpy(np.array(image.transpose(2, 0, 1), order="C"))
+    """uint8 (3, H, W) of uint8 (H, W, 3), or of (H, W, 1), repeated."""
+    result = torch.empty((3, *image.shape[:2]), dtype=torch.uint8)
+    result.numpy()[:] = image.transpose(2, 0, 1)
+    return result

@@ -3,54 +3,59 @@
 from __future__ import annotations
 
 import logging
+import operator
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from pipeline.competition import Competition
-from pipeline.data.coco import Images, Mask, masks_of_runs
+from pipeline.data.coco import Images
+from pipeline.data.columns import Masks, joined, masks_of
 from pipeline.data.table import Table, nearest
 from pipeline.errors import ConfigError
-from pipeline.masks.text import TextError, from_text
+from pipeline.masks.text import TextError, text_to_coco
 
 log = logging.getLogger(__name__)
 
 
-def read_masks(table: Table, competition: Competition, images: Images) -> list[Mask]:
-    """The instance of each row that is not blank, in no particular order.
+def read_masks(table: Table, competition: Competition, images: Images) -> Masks:
+    """The instance of each row that is not blank, in the order of the rows.
 
     table: columns image, text and, where the contest has them, category, height, width, "group 0", "group 1", …;
     images: COCO image entries by id, with an entry for every row. Raises InputError naming file, row and image.
     """
-    rows = table.rows
-    blank = rows["text"].str.strip().eq("").to_numpy(bool)
-    sized = rows.assign(
-        high=rows["image"].map({name: image["height"] for name, image in images.items()}),
-        wide=rows["image"].map({name: image["width"] for name, image in images.items()}),
-    )
-    _check_sizes(Table(table.path, sized), images)
-    _check_blanks(table, blank)
+    place = {name: i for i, name in enumerate(images)}
+    image = np.fromiter(map(place.__getitem__, table["image"]), np.int64, len(table))
+    space, nothing = (np.fromiter(map(test, table["text"]), bool, len(table)) for test in (str.isspace, operator.not_))
+    blank = space | nothing
+    _check_sizes(table, image, images)
+    _check_blanks(table, image, blank)
     labels = _labels(table, blank, competition)
-    _report(table, blank)
-    return _decode(Table(table.path, sized.assign(label=labels)[~blank]), competition)
+    kept = np.flatnonzero(~blank)
+    masks = _decode(table, kept, image, labels, images, competition)
+    _report(table, kept, masks)
+    return masks
 
 
 def with_groups(table: Table, images: Images) -> Images:
     """The images, each with the group that the group columns of its rows name; its own id where they are blank."""
-    columns = [column for column in table.rows.columns if column.startswith("group ")]
+    columns = [column for column in table.columns if column.startswith("group ")]
     if not columns:
         return images
-    key = table.rows[columns[0]].str.cat(table.rows[columns[1:]], sep="|")
-    first = key.groupby(table.rows["image"]).transform("first")
-    table.refuse(
-        (key != first).to_numpy(bool),
-        lambda row: f"the group is {key[row.name]!r}, in the image's first row it is {first[row.name]!r}",
-        "Make the rows of the image agree",
-    )
-    group_of = {name: group for name, group in zip(table.rows["image"], key, strict=True) if group.strip("|")}
-    return {name: {**image, "group": group_of.get(name, image["group"])} for name, image in images.items()}
+    groups = table[columns[0]]
+    if len(columns) > 1:
+        groups = [*map("|".join, zip(*(table[column] for column in columns), strict=True))]
+    first = dict(zip(reversed(table["image"]), reversed(groups), strict=True))
+    own = list(map(first.__getitem__, table["image"]))
+    if own != groups:
+        table.refuse(
+            np.array([one != group for one, group in zip(own, groups, strict=True)], bool),
+            lambda row: f"the group is {groups[row]!r}, in the image's first row it is {own[row]!r}",
+            "Make the rows of the image agree",
+        )
+    named = {name: group for name, group in first.items() if group.strip("|")}
+    return {name: {**image, "group": named.get(name, image["group"])} for name, image in images.items()}
 
 
 def require_one_category(competition: Competition) -> None:
@@ -62,71 +67,92 @@ def require_one_category(competition: Competition) -> None:
         )
 
 
-def _check_sizes(table: Table, images: Images) -> None:
+def _check_sizes(table: Table, image: np.ndarray, images: Images) -> None:
     """Refuses rows whose height or width column, where the contest has it, is not the image's."""
-    stated = [column for column in ("height", "width") if column in table.rows]
-    wrong = np.zeros(len(table.rows), bool)
-    for column, actual in (("height", "high"), ("width", "wide")):
-        if column in stated:
-            wrong |= (pd.to_numeric(table.rows[column], errors="coerce") != table.rows[actual]).to_numpy(bool)
+    stated = [column for column in ("height", "width") if column in table]
+    entries = list(images.values())
+    wrong = np.zeros(len(table), bool)
+    for column in stated:
+        actual = np.array([entry[column] for entry in entries], np.int64)[image]
+        different, place = _factors(table[column])
+        wrong |= pd.to_numeric(pd.Series(different, dtype=object), errors="coerce").to_numpy(float)[place] != actual
 
-    def rule(row: Any) -> str:
-        got = " and ".join(f"{column} {row[column] or '(blank)'}" for column in stated)
-        return (
-            f"the row says {got}, {images[row['image']]['file_name']} has height {row['high']} and width {row['wide']}"
-        )
+    def rule(row: int) -> str:
+        got = " and ".join(f"{column} {table[column][row] or '(blank)'}" for column in stated)
+        entry = entries[image[row]]
+        return f"the row says {got}, {entry['file_name']} has height {entry['height']} and width {entry['width']}"
 
     table.refuse(wrong, rule)
 
 
-def _check_blanks(table: Table, blank: np.ndarray) -> None:
+def _factors(values: list[str]) -> tuple[list[str], np.ndarray]:
+    """The different values, and for each value which of these it is, int64 (rows,)."""
+    different = list(set(values))
+    if len(different) == 1:
+        return different, np.zeros(len(values), np.int64)
+    place = {value: place for place, value in enumerate(different)}
+    return different, np.fromiter(map(place.__getitem__, values), np.int64, len(values))
+
+
+def _check_blanks(table: Table, image: np.ndarray, blank: np.ndarray) -> None:
     """A blank annotation says that the image has no instance, so the image may have no other row."""
-    number = table.rows["image"].value_counts()
-    crowded = blank & (table.rows["image"].map(number) > 1).to_numpy(bool)
+    number = np.bincount(image)
     rule = "the annotation is blank, which says that the image has no instance, but it has {} rows"
-    table.refuse(crowded, lambda row: rule.format(number[row["image"]]), "Remove the blank row")
+    table.refuse(blank & (number[image] > 1), lambda row: rule.format(number[image[row]]), "Remove the blank row")
 
 
 def _labels(table: Table, blank: np.ndarray, competition: Competition) -> np.ndarray:
     """Category id of each row, int64 (rows,); 0 for a blank row, which needs no category."""
-    if "category" not in table.rows:
+    if "category" not in table:
         require_one_category(competition)
         return np.where(blank, 0, 1)
-    names = competition.categories
-    labels = (
-        table.rows["category"].map({name: number for number, name in enumerate(names, 1)}).fillna(0).to_numpy(np.int64)
-    )
+    names, given = competition.categories, table["category"]
+    number = {name: number for number, name in enumerate(names, 1)}
+    different, place = _factors(given)
+    labels = np.array([number.get(name, 0) for name in different], np.int64)[place]
     table.refuse(
         (labels == 0) & ~blank,
-        lambda row: (
-            f"category {row['category']!r} is unknown; wanted {', '.join(names)}{nearest(row['category'], names)}"
-        ),
+        lambda row: f"category {given[row]!r} is unknown; wanted {', '.join(names)}{nearest(given[row], names)}",
     )
     return np.where(blank, 0, labels)
 
 
-def _report(table: Table, blank: np.ndarray) -> None:
-    repeated = int(table.rows[~blank].duplicated().sum())
-    if blank.any():
-        log.info("%s: blank rows, each an image without instances: %d", table.path.name, int(blank.sum()))
+def _report(table: Table, kept: np.ndarray, masks: Masks) -> None:
+    """Logs blank rows and rows that are the same in every column; masks: those of the rows `kept`."""
+    if len(kept) < len(table):
+        log.info("%s: blank rows, each an image without instances: %d", table.path.name, len(table) - len(kept))
+    x, y = masks.box[:, 0], masks.box[:, 1]
+    corner = (masks.image * (x.max(initial=0) + 1) + x) * (y.max(initial=0) + 1) + y
+    _, where, times = np.unique(corner, return_inverse=True, return_counts=True)
+    # Rows that are the same have masks that begin alike, so the others need no look at their text.
+    alike = kept[np.flatnonzero(times[where] > 1)]
+    rows = [tuple(column[row] for column in table.columns.values()) for row in alike.tolist()]
+    repeated = len(rows) - len(set(rows))
     if repeated:
         log.warning("%s: rows that repeat an earlier row exactly, and are kept: %d", table.path.name, repeated)
 
 
-def _decode(table: Table, competition: Competition) -> list[Mask]:
-    """Run lengths of all rows, one call per image size."""
-    masks: list[Mask] = []
-    faults: dict[int, str] = {}
-    for _, rows in table.rows.groupby(["high", "wide"], sort=False):
-        texts, size = rows["text"].tolist(), (int(rows["high"].iloc[0]), int(rows["wide"].iloc[0]))
+def _decode(
+    table: Table, kept: np.ndarray, image: np.ndarray, labels: np.ndarray, images: Images, competition: Competition
+) -> Masks:
+    """Run lengths of the rows `kept`, one call per image size."""
+    sizes = np.array([(entry["height"], entry["width"]) for entry in images.values()], np.int64).reshape(-1, 2)
+    different, kind = np.unique(sizes, axis=0, return_inverse=True)
+    kinds = kind.ravel()[image[kept]]
+    text, parts, order, faults = table["text"], [], [], {}
+    for i, (height, width) in enumerate(different.tolist()):
+        own = np.flatnonzero(kinds == i)
+        rows = kept[own]
+        texts = [text[row] for row in rows.tolist()]
         try:
-            runs = from_text(texts, size, competition.order, competition.base)
+            columns = text_to_coco(texts, (height, width), competition.order, competition.base)
         except TextError:
-            faults.update({rows.index[position]: rule for position, rule in _faults(texts, size, competition)})
+            faults |= {int(rows[at]): rule for at, rule in _faults(texts, (height, width), competition)}
         else:
-            masks += masks_of_runs(rows["image"].tolist(), rows["label"].tolist(), runs)
-    table.refuse(table.rows.index.isin(list(faults)), lambda row: faults[row.name])
-    return masks
+            parts.append(masks_of(image[rows], labels[rows], columns))
+            order.append(own)
+    table.refuse(np.isin(np.arange(len(table)), list(faults)), lambda row: faults[row])
+    return parts[0] if len(parts) == 1 else joined(parts).select(np.argsort(np.concatenate(order)))
 
 
 def _faults(
@@ -134,7 +160,7 @@ def _faults(
 ) -> Iterator[tuple[int, str]]:
     """Position and rule of each bad text, in order, found by halving: a sound half costs one call."""
     try:
-        from_text(texts, size, competition.order, competition.base)
+        text_to_coco(texts, size, competition.order, competition.base)
     except TextError as error:
         if len(texts) == 1:
             yield start, error.rule

@@ -8,6 +8,7 @@ import numpy as np
 
 from pipeline.data import coco as views
 from pipeline.data.coco import Coco
+from pipeline.data.columns import values
 
 Statistics = dict[str, Any]
 
@@ -28,7 +29,7 @@ def measure(coco: Coco) -> Statistics:
         "images": len(coco["images"]),
         "instances": len(coco["annotations"]),
         "per_image": _quantiles(table.sum(1), PER_IMAGE),
-        **_shapes(coco["annotations"]),
+        **_shapes(*_measures(coco)),
         "sizes": _sizes(coco),
         "per_category": _per_category(coco, table),
     }
@@ -37,21 +38,26 @@ def measure(coco: Coco) -> Statistics:
 def _per_category(coco: Coco, table: np.ndarray) -> dict[str, Any]:
     """Of each category: instances, images that show it, instances per such image, and the shapes."""
     result: dict[str, Any] = {}
+    labels, (area, box) = values(coco["annotations"], "category_id"), _measures(coco)
     for column, category in enumerate(coco["categories"]):
-        own = [a for a in coco["annotations"] if a["category_id"] == category["id"]]
+        own = labels == category["id"]
         shown = table[table[:, column] > 0, column]
         result[category["name"]] = {
-            "instances": len(own),
+            "instances": int(own.sum()),
             "images": len(shown),
             "per_image": _quantiles(shown, PER_IMAGE),
-            **_shapes(own),
+            **_shapes(area[own], box[own]),
         }
     return result
 
 
-def _shapes(annotations: list[dict[str, Any]]) -> dict[str, Any]:
-    area = np.array([annotation["area"] for annotation in annotations], np.float64)
-    box = np.array([annotation["bbox"][2:] for annotation in annotations], np.float64).reshape(-1, 2)
+def _measures(coco: Coco) -> tuple[np.ndarray, np.ndarray]:
+    """Area (N,), and width and height of the box (N, 2), of every annotation: float64, pixels."""
+    area, box = (values(coco["annotations"], name).astype(np.float64) for name in ("area", "bbox"))
+    return area, box[:, 2:]
+
+
+def _shapes(area: np.ndarray, box: np.ndarray) -> dict[str, Any]:
     return {
         "area": _quantiles(area, LEVELS),
         "box_side": _quantiles(np.sqrt(box.prod(1)), LEVELS),

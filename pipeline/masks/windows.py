@@ -5,14 +5,17 @@ A window costs the instance's box, not the image: 800 cells of a 520×704 image 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.masks.runs import Int, Runs, boxes, expand, merged, split_columns
+from pipeline.masks.runs import Int, Runs, boxes, empty, expand, merged, split_columns
 
 Float = NDArray[np.float32]
+_STRIP = 16  # columns of a box that are pasted together
+_BUDGET = 1 << 17  # pixels of the strips that are pasted together
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,11 +42,14 @@ def windows(runs: Runs) -> Windows:
     height = box[:, 3] - box[:, 1]
     areas = (box[:, 2] - box[:, 0]) * height
     offset = np.cumsum(areas) - areas
-    data = np.zeros(int(areas.sum()), np.uint8)
     x, top, bottom, run = split_columns(runs)
     owner = runs.instance[run]
     begin = offset[owner] + (x - box[owner, 0]) * height[owner] + top - box[owner, 1]
-    data[expand(begin, bottom - top)] = 1
+    edges = np.zeros(2 * begin.size + 2, np.int64)
+    edges[1:-1:2], edges[2::2], edges[-1] = begin, begin + bottom - top, areas.sum()
+    pattern = np.zeros(2 * begin.size + 1, np.uint8)
+    pattern[1::2] = 1
+    data = np.repeat(pattern, np.diff(edges))
     return Windows(runs.size, box, data, offset)
 
 
@@ -84,48 +90,93 @@ def _sorted(runs: Runs, start: Int, stop: Int, owner: Int) -> Runs:
     return merged(runs.size, runs.count, start[order], stop[order], owner[order])
 
 
+def from_windows(cut: Windows) -> Runs:
+    """Inverse of `windows`, also where the boxes are larger than their masks; they must lie on the canvas."""
+    height = cut.boxes[:, 3] - cut.boxes[:, 1]
+    width = np.where(height > 0, cut.boxes[:, 2] - cut.boxes[:, 0], 0)
+    column, owner = expand(np.zeros(len(cut), np.int64), width), np.repeat(np.arange(len(cut)), width)
+    first = cut.offset[owner] + column * height[owner]
+    inside = np.zeros(cut.data.size + 1, bool)
+    inside[:-1] = cut.data
+    begins = np.zeros(cut.data.size + 1, bool)
+    begins[first], begins[-1] = True, True
+    previous = np.append(False, inside[:-1])
+    start = np.flatnonzero(inside & (begins | ~previous))
+    stop = np.flatnonzero(previous & (begins | ~inside))
+    # Where a column's data begins on the canvas, less where it begins in the data.
+    shift = (cut.boxes[owner, 0] + column) * cut.size[0] + cut.boxes[owner, 1] - first
+    line = np.searchsorted(first, start, side="right") - 1
+    return merged(cut.size, len(cut), start + shift[line], stop + shift[line], owner[line])
+
+
 def paste(masks: Float, box: Float, size: tuple[int, int], threshold: float = 0.5) -> Runs:
     """Hard masks on a canvas of `size` (H, W) from probabilities in the box's own frame.
 
     masks: float32 (N, M, M), 0 to 1. box: float32 (N, 4) x0 y0 x1 y1, half-open, pixels, parts outside the canvas are
-    cut off. A pixel is set where the probability at its centre, interpolated bilinearly between the centres of the
-    M×M bins in continuous coordinates, exceeds `threshold`. It is the inverse of `pipeline.model.targets`: neither
-    rounds a box to whole pixels. Memory is one box at a time.
+    cut off. threshold: 0 to 1. A pixel is set where the probability at its centre, interpolated bilinearly between the
+    centres of the M×M bins in continuous coordinates, exceeds it. It is the inverse of `pipeline.model.targets`:
+    neither rounds a box to whole pixels. Memory is some megabytes, whatever the masks' number and the canvas.
     """
-    height, width = size
-    begin = np.clip(np.floor(box[:, :2]), 0, [width, height]).astype(np.int64)
-    end = np.clip(np.ceil(box[:, 2:]), 0, [width, height]).astype(np.int64)
-    starts, stops, owners = [], [], []
-    for i in range(len(box)):
-        (x0, y0), (x1, y1) = begin[i].tolist(), end[i].tolist()
-        if x1 <= x0 or y1 <= y0:
-            continue
-        across = _bilinear(x0, x1, box[i, 0], box[i, 2], masks.shape[-1])
-        down = _bilinear(y0, y1, box[i, 1], box[i, 3], masks.shape[-1])
-        # Columns first: the runs are column-major. One background pixel below each column keeps runs apart.
-        inside = np.zeros((x1 - x0, y1 - y0 + 2), bool)
-        inside[:, 1:-1] = across @ masks[i].T @ down.T > threshold
-        x, y = np.nonzero(inside[:, 1:] != inside[:, :-1])
-        edge = (x + x0) * height + y + y0
-        starts.append(edge[0::2])
-        stops.append(edge[1::2])
-        owners.append(np.full(edge.size // 2, i))
-    if not starts:
-        return merged(size, len(box), *(np.zeros(0, np.int64) for _ in range(3)))
-    return merged(size, len(box), np.concatenate(starts), np.concatenate(stops), np.concatenate(owners))
+    low = np.clip(np.floor(box[:, :2]), 0, [size[1], size[0]]).astype(np.int64)
+    high = np.clip(np.ceil(box[:, 2:]), 0, [size[1], size[0]]).astype(np.int64)
+    width, height = np.where((high > low).all(1), (high - low).T, 0)
+    # Strips of boxes: a box as large as the canvas would otherwise need an array as large.
+    strips = -(-width // _STRIP)
+    owner = np.repeat(np.arange(len(box)), strips)
+    left = low[owner, 0] + expand(np.zeros(len(box), np.int64), strips) * _STRIP
+    columns = np.minimum(_STRIP, high[owner, 0] - left)
+    by_height = np.argsort(height[owner], kind="stable")
+    parts = []
+    for part in _chunks(height[owner[by_height]]):
+        index = by_height[part]
+        one = owner[index]
+        across = _bilinear(left[index], columns[index], _STRIP, box[one, 0], box[one, 2], masks.shape[-1])
+        down = _bilinear(low[one, 1], height[one], int(height[one[-1]]), box[one, 1], box[one, 3], masks.shape[-1])
+        soft = across @ masks[one].transpose(0, 2, 1) @ down.transpose(0, 2, 1)
+        parts.append(_toggles(soft > threshold, left[index], low[one, 1], size[0], one))
+    return _of_toggles(parts, size, len(box))
 
 
-def _bilinear(first: int, end: int, low: float, high: float, bins: int) -> Float:
-    """Weights (end - first, bins) that interpolate bins of the interval low..high at pixel centres first + 0.5, …
+def _chunks(height: Int) -> Iterator[slice]:
+    """Strips in rising order of height, so many at a time that their pixels stay within the processor's cache."""
+    first = 0
+    while first < height.size:
+        reach = np.arange(1, height.size + 1 - first) * (height[first:] * _STRIP)
+        count = max(1, int(np.searchsorted(reach, _BUDGET)))
+        yield slice(first, first + count)
+        first += count
 
-    Beyond the centre of the outermost bin its value is kept.
+
+def _bilinear(first: Int, count: Int, most: int, low: Float, high: Float, bins: int) -> Float:
+    """Weights float32 (P, most, bins) that interpolate bins of low..high at pixel centres first + 0.5, …
+
+    Beyond the centre of the outermost bin its value is kept; rows from `count` on are 0.
     """
-    place = (np.arange(first, end, dtype=np.float32) + np.float32(0.5) - low) / max(high - low, 1e-6) * bins
-    place = np.clip(place - np.float32(0.5), 0, bins - 1)
-    left = np.minimum(place.astype(np.int64), max(bins - 2, 0))
-    share = (place - left).astype(np.float32)
-    weights = np.zeros((end - first, bins), np.float32)
-    rows = np.arange(end - first)
-    weights[rows, left] = 1 - share
-    weights[rows, np.minimum(left + 1, bins - 1)] += share
+    step = np.arange(most)
+    place = (first - low)[:, None] + (step + 0.5)
+    place = place * (bins / np.maximum(high - low, 1e-6))[:, None] - 0.5
+    place = np.where(step < count[:, None], np.clip(place, 0, bins - 1), -1).astype(np.float32)
+    distance = np.abs(place[:, :, None] - np.arange(bins, dtype=np.float32))
+    weights: Float = np.maximum(1 - distance, 0, out=distance)
     return weights
+
+
+def _toggles(inside: NDArray[np.bool_], left: Int, top: Int, height: int, owner: Int) -> tuple[Int, Int]:
+    """Sorted pixels at which masks flip down the columns of their strips (P, w, h), in pairs, and their owners."""
+    count, width, rows = inside.shape
+    # A background pixel below each column keeps runs apart.
+    line = np.zeros(count * width * (rows + 1) + 1, bool)
+    line[1:].reshape(count, width, rows + 1)[:, :, :-1] = inside
+    flip = np.flatnonzero(line[1:] != line[:-1])
+    column = flip // (rows + 1)
+    strip = column // width
+    return (left[strip] + column - strip * width) * height + top[strip] + flip - column * (rows + 1), owner[strip]
+
+
+def _of_toggles(parts: list[tuple[Int, Int]], size: tuple[int, int], count: int) -> Runs:
+    if not parts:
+        return empty(count, size)
+    pixel, owner = (np.concatenate(column) for column in zip(*parts, strict=True))
+    start, stop, owner = pixel[0::2], pixel[1::2], owner[0::2]
+    order = np.argsort(owner * (size[0] * size[1]) + start)
+    return merged(size, count, start[order], stop[order], owner[order])

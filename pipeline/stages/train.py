@@ -20,6 +20,7 @@ from pipeline.data.annotations import gather
 from pipeline.data.augment import Augment
 from pipeline.data.coco import Coco
 from pipeline.data.dataset import TrainingSamples, as_tensor, read_image
+from pipeline.data.pixels import open_pixels
 from pipeline.data.sampling import Positions
 from pipeline.errors import InputError
 from pipeline.files import Paths, read_coco, read_folds, read_json
@@ -54,8 +55,9 @@ def train(
     """Fine-tune Mask R-CNN on one fold or on all of them.
 
     Reads what `convert` wrote and the training images. Writes runs/<run>/fold<k>/: best.pt (the weights of the highest
-    validation score), last.ckpt (to resume from), history.csv and a TensorBoard log. A run that was interrupted goes on
-    from its last epoch and ends with the same weights; one that is complete is skipped.
+    validation score), last.ckpt (to resume from), history.csv and a TensorBoard log; and once for all runs pixels/, the
+    decoded images, which may be deleted at any time. A run that was interrupted goes on from its last epoch and ends
+    with the same weights; one that is complete is skipped.
     """
     coco, statistics = read_coco(paths.annotations), read_json(paths.statistics, "convert")
     folds = read_folds(paths.folds)
@@ -82,7 +84,8 @@ def train(
         truth = annotations.truth(annotations.subset(coco, _few(held_out, trainer.validation_images)))
         score = partial(_score, truth=truth, rules=postprocess, overlap=competition.overlap)
         module = Module(detector, optimizer, schedule, trainer.steps, seed, trainer.nonfinite, score)
-        samples = TrainingSamples(paths.data, gather(coco, learn), augment, seed)
+        pixels = open_pixels(paths.data, coco["images"], paths.output / "pixels", quiet)
+        samples = TrainingSamples(paths.data, gather(coco, learn), augment, seed, pixels)
         info = {"competition": competition.key, "categories": list(competition.categories), "fold": k, "run": run}
         last = step.stamp.parent / "last.ckpt"
         with quiet_engine():

@@ -1,0 +1,189 @@
+"""Cells: all masks of one canvas at once, as what each pixel belongs to, and how that looks through an affine map.
+
+A crop, a symmetry, a rotation with scaling: one look-up for each pixel of the new canvas gives every mask that it
+shows, however many there are, and pixels that several masks share stay shared.
+
+A matrix, float64 (2, 3), leads from a new canvas back to the old one: (x, y) -> matrix @ (x, y, 1), continuous
+coordinates in which pixel (row y, column x) covers x..x + 1 and y..y + 1.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.masks.runs import Int, Runs, expand, split_columns
+from pipeline.masks.windows import Windows
+
+Int32 = NDArray[np.int32]
+Matrix = NDArray[np.float64]
+_DIGITS = 13  # binary places to which a matrix is rounded: products with pixel centres are then exact in int32
+
+
+@dataclass(frozen=True, eq=False)
+class Cells:
+    """The pieces of columns that the same masks hold.
+
+    size: (H, W). count: masks N. start, stop: int32 (C,), half-open intervals of column-major pixel numbers, sorted,
+    without overlap, none over the end of a column. label: int32 (C,). Label k from 1 to N is mask k - 1 alone; label
+    N + 1 + s is the set s of masks member[bounds[s]:bounds[s + 1]]. bounds: int32 (S + 1,). member: int32.
+    """
+
+    size: tuple[int, int]
+    count: int
+    start: Int32
+    stop: Int32
+    label: Int32
+    bounds: Int32
+    member: Int32
+
+
+def cells(runs: Runs) -> Cells:
+    """The cells of masks, which may overlap. Between two neighbouring ends of runs every mask is either in or out."""
+    x, top, bottom, run = split_columns(runs)
+    first, last = x * runs.size[0] + top, x * runs.size[0] + bottom
+    edges = np.sort(np.concatenate([first, last]))
+    edges = edges[np.append(True, edges[1:] != edges[:-1])[: edges.size]]
+    begin = np.searchsorted(edges, first)
+    parts = np.searchsorted(edges, last) - begin
+    cell, owner = expand(begin, parts), np.repeat(runs.instance[run], parts)
+    depth = np.bincount(cell, minlength=edges.size)
+    label = np.zeros(edges.size, np.int64)
+    label[cell] = owner + 1
+    shared = np.flatnonzero(depth > 1)
+    order = np.argsort(cell, kind="stable")  # the masks of a cell one after the other, ascending
+    number, bounds, member = _sets(owner[order[depth[cell[order]] > 1]], depth[shared])
+    label[shared] = runs.count + 1 + number
+    held = np.flatnonzero(depth)
+    columns = (edges[held], edges[held + 1] if held.size else held, label[held], bounds, member)
+    return Cells(runs.size, runs.count, *(column.astype(np.int32) for column in columns))
+
+
+def _sets(members: Int, lengths: Int) -> tuple[Int, Int, Int]:
+    """The number of the set that each group of members is; bounds and members of the sets. All int64."""
+    if not lengths.size:
+        return lengths, np.zeros(1, np.int64), members
+    table = np.full((lengths.size, int(lengths.max())), -1)
+    table[np.arange(table.shape[1]) < lengths[:, None]] = members
+    sets, number = np.unique(table, axis=0, return_inverse=True)
+    held = sets >= 0
+    return number.reshape(-1), np.concatenate([[0], np.cumsum(held.sum(1))]), sets[held]
+
+
+def footprint(matrix: Matrix, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Box x0 y0 x1 y1 (half-open, pixels of the old canvas) of all that a new canvas of `size` (H, W) shows of it.
+
+    It may reach beyond the old canvas, and has a pixel at least.
+    """
+    (a, b, c), (d, e, f) = matrix.tolist()
+    height, width = size
+    x = (c, c + a * width, c + b * height, c + a * width + b * height)
+    y = (f, f + d * width, f + e * height, f + d * width + e * height)
+    x0, y0 = math.floor(min(x)), math.floor(min(y))
+    return x0, y0, max(math.ceil(max(x)), x0 + 1), max(math.ceil(max(y)), y0 + 1)
+
+
+def view(source: Cells, matrix: Matrix, size: tuple[int, int], least: float | NDArray[Any] = 1) -> tuple[Windows, Int]:
+    """The masks on a new canvas of `size` (H, W) that have at least `least` pixels there (one number, or (N,)).
+
+    Each pixel of the new canvas is what the old one holds where its centre leads to: nearest neighbour, a coordinate
+    from 3 to less than 4 is pixel 3, beyond the old canvas is background. The matrix is rounded to 1/8192, its last
+    column to 1/16384, and all else is arithmetic of integers. Returns the masks and their numbers, int64 ascending. The
+    cost follows the sizes of the canvases and the outlines inside them, not the number of masks times an area.
+    """
+    rounded = np.rint(matrix * [2**_DIGITS, 2**_DIGITS, 2 << _DIGITS])
+    box = footprint(rounded / [2**_DIGITS, 2**_DIGITS, 2 << _DIGITS], size)
+    shown = _painted(source, box).take(_places(rounded.astype(np.int64).tolist(), size, box))
+    edge = np.flatnonzero(shown[1:] != shown[:-1]) + 1
+    label = shown[edge]
+    held = np.flatnonzero(label)
+    start, stop, owner = _opened(source, edge[held], edge[held + 1], label[held])
+    # The canvas's order stays within a mask. Numbers of 16 bits are sorted faster.
+    order = np.argsort(owner.astype(np.int16) if source.count < 1 << 15 else owner, kind="stable")
+    start, stop, owner = start[order], stop[order], owner[order]
+    area = np.bincount(owner, stop - start, source.count)
+    kept = (area >= least) & (area > 0)
+    chosen = np.flatnonzero(kept)
+    runs = np.flatnonzero(kept[owner])
+    rank = np.cumsum(kept)[owner[runs]] - 1
+    return _cut(start[runs], stop[runs], rank, chosen.size, size), chosen
+
+
+def _cut(start: Int, stop: Int, owner: Int, count: int, size: tuple[int, int]) -> Windows:
+    """Windows of masks none of which is empty from their runs, as pixels of `_places`, sorted by mask."""
+    if not count:
+        return Windows(size, np.zeros((0, 4), np.int64), np.zeros(0, np.uint8), np.zeros(0, np.int64))
+    pitch = size[0] + 1
+    x = start // pitch
+    top = start - (x * pitch + 1)
+    length = stop - start
+    first = np.searchsorted(owner, np.arange(count))
+    last = np.append(first[1:], owner.size) - 1
+    low, high = np.minimum.reduceat(top, first), np.maximum.reduceat(top + length, first)
+    box = np.stack([x[first], low, x[last] + 1, high], 1)
+    height = high - low
+    areas = (box[:, 2] - box[:, 0]) * height
+    offset = np.cumsum(areas) - areas
+    begin = (offset - box[:, 0] * height - low)[owner] + x * height[owner] + top
+    edges = np.zeros(2 * begin.size + 2, np.int64)
+    edges[1:-1:2], edges[2::2], edges[-1] = begin, begin + length, areas.sum()
+    pattern = np.zeros(2 * begin.size + 1, np.uint8)
+    pattern[1::2] = 1
+    return Windows(size, box, np.repeat(pattern, np.diff(edges)), offset)
+
+
+def _opened(source: Cells, start: Int, stop: Int, label: Int32) -> tuple[Int, Int, Int32]:
+    """Intervals of labels as intervals of the masks that the labels stand for: start, stop, mask."""
+    several = label > source.count
+    if not several.any():
+        return start, stop, label - 1
+    chosen = label[several] - (source.count + 1)
+    begin, times = source.bounds[chosen].astype(np.int64), np.ones(label.size, np.int64)
+    times[several] = source.bounds[chosen + 1] - begin
+    owner = np.repeat(label - 1, times)
+    owner[np.repeat(several, times)] = source.member[expand(begin, times[several])]
+    return np.repeat(start, times), np.repeat(stop, times), owner
+
+
+def _painted(source: Cells, box: tuple[int, int, int, int]) -> Int32:
+    """The label of each pixel inside a box, column-major, 0 for background, and one of background behind them.
+
+    The box may reach beyond the canvas.
+    """
+    (height, width), (x0, y0, x1, y1) = source.size, box
+    ends = np.array([max(x0, 0) * height, min(x1, width) * height], np.int32)
+    first, end = np.searchsorted(source.start, ends).tolist()
+    start, stop = source.start[first:end], source.stop[first:end]
+    x = start // height
+    top = (x - x0) * (y1 - y0)  # where the column begins in the box
+    shift = top - x * height - y0
+    start, stop = np.maximum(start + shift, top), np.minimum(stop + shift, top + (y1 - y0))
+    held = np.flatnonzero(start < stop)
+    edges = np.zeros(2 * held.size + 2, np.int64)
+    edges[1:-1:2], edges[2::2], edges[-1] = start[held], stop[held], (x1 - x0) * (y1 - y0) + 1
+    label = np.zeros(2 * held.size + 1, np.int32)
+    label[1::2] = source.label[first:end][held]
+    return np.repeat(label, np.diff(edges))
+
+
+def _places(matrix: list[list[int]], size: tuple[int, int], box: tuple[int, int, int, int]) -> Int32:
+    """For each pixel of the new canvas, column-major, the number of its source among the pixels of `_painted`.
+
+    Above each column and behind the last is one more that leads to the background: no run goes over a column's end.
+    """
+    height, width = size
+    x, y = np.arange(1, 2 * width, 2, dtype=np.int32), np.arange(-1, 2 * height, 2, dtype=np.int32)  # twice the centres
+    (a, b, c), (d, e, f) = matrix
+    place = np.empty(width * (height + 1) + 1, np.int32)
+    column, row = place[:-1].reshape(width, height + 1), (d * x + (f - (box[1] << _DIGITS + 1)))[:, None] + e * y
+    np.add((a * x + (c - (box[0] << _DIGITS + 1)))[:, None], b * y, out=column)
+    for coordinate in (column, row):
+        coordinate >>= _DIGITS + 1
+    column *= box[3] - box[1]
+    column += row
+    place[:: height + 1] = (box[2] - box[0]) * (box[3] - box[1])
+    return place
