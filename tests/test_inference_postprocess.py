@@ -7,10 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from scipy.ndimage import binary_fill_holes
+from skimage.measure import label
 
 from pipeline.inference.postprocess import Rules, decide
 from pipeline.instances import Detections, Instances
-from pipeline.masks.runs import to_dense
+from pipeline.masks.runs import area, to_dense
 from pipeline.masks.windows import paste
 
 SIZE = (40, 50)
@@ -38,7 +40,7 @@ def dense(found: Instances) -> NDArray[np.bool_]:
     return to_dense(found.runs)
 
 
-def changed(**changes: float) -> Rules:
+def changed(**changes: float | str | None) -> Rules:
     return dataclasses.replace(RULES, **changes)  # type: ignore[arg-type]
 
 
@@ -174,3 +176,128 @@ def test_instances_without_a_pixel_are_dropped() -> None:
     outside, inside, empty = ([60, 60, 70, 70], 0.9), ([0, 0, 5, 5], 0.8), ([9, 9, 9, 14], 0.7)
     for overlap in ("forbidden", "allowed"):
         assert decide(full(outside, inside, empty), RULES, overlap).labels.tolist() == [2]
+
+
+# Shape, NMS and order -----------------------------------------------------------------------------------------------
+
+
+@LAW
+@given(st.integers(0, 30), st.integers(0, 999), st.sampled_from(["score", "small_first", "large_first"]))
+def test_a_disputed_pixel_belongs_to_the_first_in_order_that_stays(count: int, seed: int, order: str) -> None:
+    """One after the other on a dense canvas; what is dropped takes no pixel, and the result comes by falling score."""
+    detections = random(count, seed)
+    found = decide(detections, changed(order=order, min_share=0.5), "forbidden")
+    by_score = np.argsort(-detections.scores, kind="stable")
+    pasted = to_dense(paste(detections.masks, detections.boxes, SIZE, 0.5))[by_score]
+    sign = {"score": 0, "small_first": 1, "large_first": -1}[order]
+    taken, kept = np.zeros(SIZE, bool), {}
+    for i in sorted(range(count), key=lambda i: (sign * pasted[i].sum(), i)):
+        free = pasted[i] & ~taken
+        if free.sum() >= 0.5 * pasted[i].sum():
+            taken |= pasted[i]
+            kept |= {i: free} if free.any() else {}
+    np.testing.assert_array_equal(dense(found), np.array([kept[i] for i in sorted(kept)], bool).reshape(-1, *SIZE))
+    np.testing.assert_array_equal(found.scores, detections.scores[by_score][sorted(kept)])
+    np.testing.assert_array_equal(found.labels, detections.labels[by_score][sorted(kept)])
+
+
+@LAW
+@given(
+    st.integers(0, 30),
+    st.integers(0, 999),
+    st.sampled_from([None, 0.1, 0.4]),
+    st.sampled_from(["score", "small_first", "large_first"]),
+    st.sampled_from(["forbidden", "allowed"]),
+)
+def test_all_rules_at_once_leave_lawful_instances(
+    count: int, seed: int, iou: float | None, order: str, overlap: str
+) -> None:
+    rules = changed(score=0.2, min_area=4, min_share=0.3, order=order, holes="fill", parts="largest", nms=iou)
+    found = decide(random(count, seed), rules, overlap)
+    masks = dense(found)
+    assert (masks.sum((1, 2)) >= 4).all()
+    assert (np.diff(found.scores) <= 0).all()
+    assert all(label(mask, connectivity=2).max() == 1 for mask in masks)
+    if overlap == "forbidden":
+        assert masks.sum(0).max(initial=0) <= 1
+    else:
+        assert all((binary_fill_holes(mask) == mask).all() for mask in masks)
+
+
+@LAW
+@given(st.integers(0, 30), st.integers(0, 999), st.floats(0.1, 1), st.integers(0, 40), st.booleans())
+def test_by_score_a_stricter_score_or_area_gives_some_of_the_same_instances_unchanged(
+    count: int, seed: int, score: float, least: int, tidy: bool
+) -> None:
+    rules = changed(min_share=0.6, **({"holes": "fill", "parts": "largest", "nms": 0.3} if tidy else {}))
+    detections = random(count, seed)
+    everything = decide(detections, rules, "forbidden")
+    kept = (everything.scores >= score) & (area(everything.runs) >= least)
+    found = decide(detections, dataclasses.replace(rules, score=score, min_area=least), "forbidden")
+    assert found.masks == everything.select(kept).masks
+    np.testing.assert_array_equal(found.scores, everything.scores[kept])
+
+
+def test_who_comes_first_gets_the_shared_pixels() -> None:
+    pair = full(([0, 0, 10, 5], 0.9), ([8, 0, 12, 5], 0.8))  # 50 and 20 pixels, 10 of them shared
+    areas = {
+        order: dense(decide(pair, changed(order=order), "forbidden")).sum((1, 2)).tolist()
+        for order in ("score", "small_first", "large_first")
+    }
+    assert areas == {"score": [50, 10], "small_first": [40, 20], "large_first": [50, 10]}
+    reversed_pair = full(([0, 0, 10, 5], 0.8), ([8, 0, 12, 5], 0.9))
+    assert dense(decide(reversed_pair, changed(order="large_first"), "forbidden")).sum((1, 2)).tolist() == [10, 50]
+
+
+def test_of_equal_areas_the_higher_score_comes_first() -> None:
+    pair = full(([0, 0, 6, 5], 0.8), ([4, 0, 10, 5], 0.9))
+    for order in ("small_first", "large_first"):
+        found = decide(pair, changed(order=order), "forbidden")
+        assert (found.labels.tolist(), dense(found).sum((1, 2)).tolist()) == ([2, 1], [30, 20])
+
+
+def test_of_two_masks_alike_the_weaker_goes_whatever_its_class() -> None:
+    pair = full(([0, 0, 10, 5], 0.9), ([0, 0, 8, 5], 0.8))  # IoU 0.8
+    assert decide(pair, changed(nms=0.79), "allowed").labels.tolist() == [1]
+    assert decide(pair, changed(nms=0.8), "allowed").labels.tolist() == [1, 2]
+    assert decide(pair, changed(nms=0.8), "forbidden").labels.tolist() == [1]
+
+
+def ring(*extra: tuple[int, int]) -> Detections:
+    """One detection of 5×5 pixels with a hole of 3×3, one bin to a pixel; `extra`: (row, column) set as well."""
+    mask = np.ones((1, 5, 5), np.float32)
+    mask[0, 1:4, 1:4] = 0
+    for place in extra:
+        mask[(0, *place)] = 1
+    one = full(([10, 10, 15, 15], 0.9))
+    return dataclasses.replace(one, masks=mask)
+
+
+def test_holes_are_kept_or_filled_and_parts_too() -> None:
+    assert dense(decide(ring(), RULES, "allowed")).sum() == 16
+    assert dense(decide(ring(), changed(holes="fill"), "allowed")).sum() == 25
+    island = ring((2, 2))
+    assert dense(decide(island, RULES, "allowed")).sum() == 17
+    assert dense(decide(island, changed(parts="largest"), "allowed")).sum() == 16
+    # Holes first: the island is a part of what is filled.
+    assert dense(decide(island, changed(parts="largest", holes="fill"), "allowed")).sum() == 25
+
+
+def test_a_mask_that_another_cuts_in_two_keeps_the_larger_half_and_the_rest_goes_to_no_one() -> None:
+    bar = full(([0, 4, 20, 8], 0.8), ([12, 0, 15, 12], 0.9))
+    found = decide(bar, changed(parts="largest"), "forbidden")
+    assert (found.labels.tolist(), dense(found).sum((1, 2)).tolist()) == ([2, 1], [36, 48])
+    assert dense(decide(bar, RULES, "forbidden")).sum((1, 2)).tolist() == [36, 68]
+    # The least area counts what is left in the end.
+    assert decide(bar, changed(parts="largest", min_area=49), "forbidden").labels.tolist() == []
+
+
+def test_a_hole_that_another_instance_made_stays() -> None:
+    nested = full(([0, 0, 12, 12], 0.8), ([4, 4, 8, 8], 0.9))
+    found = decide(nested, changed(holes="fill"), "forbidden")
+    assert dense(found).sum((1, 2)).tolist() == [16, 128]
+
+
+def test_the_rules_that_came_later_change_nothing_unless_asked_for() -> None:
+    plain = Rules(score=0.3, mask=0.5, min_area=3, min_share=0.4)
+    assert (plain.order, plain.holes, plain.parts, plain.nms) == ("score", "keep", "all", None)

@@ -16,6 +16,7 @@ from pipeline.errors import InputError
 from pipeline.submission import sweep
 from pipeline.submission.finding import Finding, plain
 from pipeline.submission.lint import lint
+from pipeline.submission.table import read_table
 
 # One folder may serve all examples, and the machine may be busy.
 BUSY = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
@@ -269,3 +270,24 @@ def test_a_finding_reads_as_one_line() -> None:
     finding = Finding("rle-end", "error", 17, "03\nb2", "run 2 ends at pixel 366081, the image has 366080")
     assert str(finding) == "error rle-end: row 17, image 03\\nb2: run 2 ends at pixel 366081, the image has 366080"
     assert plain("x" * 100, 10) == "x" * 10 + "…"
+
+
+@settings(deadline=None, suppress_health_check=BUSY)
+@given(field=st.text(st.sampled_from("12 \t\u00a0\u2003\x1fa"), max_size=12))
+def test_blanks_of_all_kinds_come_as_single_spaces_and_none_at_the_ends(tmp_path: Path, field: str) -> None:
+    path = tmp_path / "submission.csv"
+    path.write_text(f"id,predicted\na,{field}\n", encoding="utf-8")
+    table = read_table(path, ("id", "predicted"))
+    assert [row.text for row in table.rows] == [" ".join(field.split())]
+
+
+@settings(deadline=None, suppress_health_check=BUSY)
+@given(rows=st.lists(st.sampled_from(["1 3 10 2", "4 2", "9 1 20 1", "1 2 2 2", "", "5 1 1 1"]), max_size=5))
+def test_a_row_that_is_no_text_of_numbers_changes_no_finding_on_the_others(tmp_path: Path, rows: list[str]) -> None:
+    """Good texts are read all at once, bad ones one by one."""
+    lines = "".join(f"a,{text}\n" for text in rows) + "b,\n"
+    alone = check(f"id,predicted\n{lines}c,\n", tmp_path)
+    for bad, code in (("x", "rle-integer"), ("1 1 1", "rle-odd"), ("-1 1", "rle-start")):
+        beside = check(f"id,predicted\n{lines}c,{bad}\n", tmp_path)
+        assert [finding for finding in beside if finding.image != "c"] == alone
+        assert [finding.code for finding in beside if finding.image == "c"] == [code]

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
+from pipeline.inference.paste import paste
 from pipeline.instances import Detections, Instances
-from pipeline.masks.geometry import remove_overlaps
-from pipeline.masks.runs import Runs, area, pixels, to_coco
-from pipeline.masks.windows import paste
+from pipeline.masks.geometry import nms, share_out
+from pipeline.masks.runs import Runs, area
+from pipeline.masks.shape import fill_holes, largest_part
+
+Int = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -17,41 +22,61 @@ class Rules:
     """What becomes an instance.
 
     score: detections below it are dropped, 0 to 1. mask: probability above which a pixel belongs, 0 to 1.
-    min_area: smallest instance in pixels, after overlaps are removed. min_share: an instance to which stronger ones
+    min_area: smallest instance in pixels, after overlaps are removed. min_share: an instance to which those before it
     leave a smaller share of its mask than this, 0 to 1, is dropped; most such leftovers are second answers for one
     object, of another class or with a box too different for the detector's NMS.
+    order: who comes before whom where masks overlap: the higher score, the smaller or the larger mask. Among equals
+    it is the higher score.
+    holes: whether holes of a mask are filled. parts: whether a mask keeps all its parts or only the largest.
+    nms: IoU of two masks, 0 to 1, above which the one of lower score is dropped, of whatever class; null drops none.
     """
 
     score: float
     mask: float
     min_area: int
     min_share: float
+    order: Literal["score", "small_first", "large_first"] = "score"
+    holes: Literal["keep", "fill"] = "keep"
+    parts: Literal["all", "largest"] = "all"
+    nms: float | None = None
 
 
 def decide(detections: Detections, rules: Rules, overlap: str) -> Instances:
     """The instances of one image, by falling score.
 
-    overlap: "forbidden" gives each pixel to the instance of the highest score that holds it; "allowed" leaves masks
-    as they are.
+    overlap: "forbidden" gives each pixel to one instance, the first in `rules.order` that holds it; "allowed" leaves
+    masks as they are.
+
+    In this sequence: score threshold, mask threshold, holes, parts, NMS, overlaps with min_share, parts again,
+    min_area.
+    The shape of a mask is put right first, for its own sake: NMS and min_share then compare what would be submitted.
+    Where overlaps are removed a mask may fall apart once more. A hole that another instance made stays, and what is
+    dropped after the overlaps are removed goes to no one.
+    As long as the order is by score, whatever is said of an instance depends on those of higher score alone: a higher
+    score threshold or min_area gives some of the same instances, unchanged. `pipeline.metrics.sweep` rests on that.
     """
     sure = detections.select(detections.scores >= rules.score)
     sure = sure.select(np.argsort(-sure.scores, kind="stable"))
-    runs = paste(sure.masks, sure.boxes, sure.size, rules.mask)
+    runs = paste(sure, rules.mask)
+    runs = fill_holes(runs) if rules.holes == "fill" else runs
+    runs = largest_part(runs) if rules.parts == "largest" else runs
+    if rules.nms is not None:
+        kept = nms(runs, sure.scores, rules.nms)
+        sure, runs = sure.select(kept), runs.select(kept)
     if overlap == "forbidden":
-        sure, runs = _share_out(sure, runs, rules.min_share)
+        kept, runs = _share_out(runs, rules)
+        sure = sure.select(kept)
+        runs = largest_part(runs) if rules.parts == "largest" else runs
     keep = np.flatnonzero(area(runs) >= max(rules.min_area, 1))
-    masks = tuple(to_coco(runs.select(keep)))
-    return Instances(sure.image_id, sure.size, sure.scores[keep], sure.labels[keep], masks)
+    return Instances.of_runs(sure.image_id, runs.select(keep), sure.scores[keep], sure.labels[keep])
 
 
-def _share_out(detections: Detections, runs: Runs, min_share: float) -> tuple[Detections, Runs]:
-    """Masks without overlaps, by falling score. What is dropped for keeping too little takes nothing from the rest."""
-    taken = np.zeros(runs.size[0] * runs.size[1], bool)
-    place, _ = pixels(runs)
-    keep = []
-    for i, own in enumerate(np.split(place, np.cumsum(area(runs))[:-1])) if len(runs) else ():
-        if np.count_nonzero(~taken[own]) >= min_share * own.size:
-            taken[own] = True
-            keep.append(i)
-    kept = np.array(keep, np.int64)
-    return detections.select(kept), remove_overlaps(runs.select(kept), detections.scores[kept])
+def _share_out(runs: Runs, rules: Rules) -> tuple[Int, Runs]:
+    """Indices, rising, of the masks that stay, and what they keep; masks come by falling score."""
+    if rules.order == "score":
+        return share_out(runs, rules.min_share)
+    areas = area(runs)
+    order = np.argsort(areas if rules.order == "small_first" else -areas, kind="stable")
+    kept, shared = share_out(runs.select(order), rules.min_share)
+    back = np.argsort(order[kept])
+    return order[kept][back], shared.select(back)

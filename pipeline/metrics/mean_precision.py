@@ -22,7 +22,8 @@ from scipy.sparse.csgraph import maximum_bipartite_matching
 
 from pipeline.errors import InputError
 from pipeline.instances import Instances
-from pipeline.masks import geometry, runs
+from pipeline.masks.geometry import shared_pixels
+from pipeline.masks.runs import Runs, area
 
 THRESHOLDS: tuple[int, ...] = tuple(range(50, 100, 5))
 
@@ -44,6 +45,11 @@ class Overlaps:
     predicted: Int
     intersection: Int
     union: Int
+
+    def select(self, index: NDArray[Any]) -> Overlaps:
+        """The pairs that a boolean or integer index names; the instances stay."""
+        columns = (self.truth, self.predicted, self.intersection, self.union)
+        return Overlaps(self.n_truth, self.n_predicted, *(column[index] for column in columns))
 
     def restrict(self, truth: NDArray[np.bool_], predicted: NDArray[np.bool_]) -> Overlaps:
         """The same for the instances to keep: truth bool (n_truth,), predicted bool (n_predicted,)."""
@@ -114,21 +120,32 @@ def overlaps(truth: Instances, predicted: Instances) -> Overlaps:
             f"image {truth.image_id}: the prediction is made for {predicted.size[0]}×{predicted.size[1]} pixels "
             f"(height × width), the truth has {truth.size[0]}×{truth.size[1]}; both must describe the original image"
         )
-    a, b = truth.runs, predicted.runs
-    shared = geometry.intersections(a, b)
-    i, j = np.nonzero(shared)
-    intersection = shared[i, j]
-    return Overlaps(len(truth), len(predicted), i, j, intersection, runs.area(a)[i] + runs.area(b)[j] - intersection)
+    return compare(truth.runs, predicted.runs)
+
+
+def compare(truth: Runs, predicted: Runs) -> Overlaps:
+    """The pairs of truth and predicted masks, on canvases of one size, that share a pixel."""
+    i, j, shared = shared_pixels(truth, predicted)
+    return Overlaps(truth.count, predicted.count, i, j, shared, area(truth)[i] + area(predicted)[j] - shared)
 
 
 def count_hits(pairs: Overlaps, thresholds: Sequence[int] = THRESHOLDS) -> Counts:
     """Hits, false alarms and misses at each threshold: integer hundredths of IoU, 0-100, a hit is strictly above."""
-    _check_thresholds(thresholds)
-    tp = np.zeros(len(thresholds), np.int64)
-    for k, threshold in enumerate(thresholds):
-        hit = 100 * pairs.intersection > threshold * pairs.union
-        tp[k] = _matched(pairs.truth[hit], pairs.predicted[hit], (pairs.n_truth, pairs.n_predicted))
+    near, hit = candidates(pairs, thresholds)
+    shape = (pairs.n_truth, pairs.n_predicted)
+    if _occur_once(near.truth) and _occur_once(near.predicted):
+        tp = np.count_nonzero(hit, axis=1)
+    else:
+        tp = np.array([len(_partners(near.truth[row], near.predicted[row], shape)[0]) for row in hit], np.int64)
     return Counts(tp, pairs.n_predicted - tp, pairs.n_truth - tp)
+
+
+def candidates(pairs: Overlaps, thresholds: Sequence[int]) -> tuple[Overlaps, NDArray[np.bool_]]:
+    """The P pairs that may be a hit at any of T thresholds, and at which of them they may, bool (T, P)."""
+    _check_thresholds(thresholds)
+    least = 100 * pairs.intersection > min(thresholds) * pairs.union
+    near = pairs.select(least)
+    return near, 100 * near.intersection > np.array(thresholds, np.int64)[:, None] * near.union
 
 
 def score_image(truth: Instances, predicted: Instances, thresholds: Sequence[int] = THRESHOLDS) -> Counts:
@@ -139,8 +156,8 @@ def score_image(truth: Instances, predicted: Instances, thresholds: Sequence[int
 def hits(truth: Instances, predicted: Instances, threshold: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Which of truth, bool (N,), and prediction, bool (M,), have a partner; threshold in integer hundredths of IoU."""
     pairs = overlaps(truth, predicted)
-    near = 100 * pairs.intersection > threshold * pairs.union
-    first, second = _partners(pairs.truth[near], pairs.predicted[near], (len(truth), len(predicted)))
+    near, _ = candidates(pairs, (threshold,))
+    first, second = _partners(near.truth, near.predicted, (len(truth), len(predicted)))
     found, right = np.zeros(len(truth), bool), np.zeros(len(predicted), bool)
     found[first], right[second] = True, True
     return found, right
@@ -166,12 +183,10 @@ def mean_precision(
     there is no image at all.
     """
     _check_thresholds(thresholds)
-    known, guesses = _by_id(truth, "truth"), _by_id(predicted, "predictions")
-    _check_ids(known, guesses)
     counts: list[Counts] = []
     by_class: list[list[float]] = [[] for _ in categories]
-    for name, target in known.items():
-        guess = guesses[name] if name in guesses else Instances.empty(name, target.size)
+    images = paired(truth, predicted)
+    for target, guess in images.values():
         pairs = overlaps(target, guess)
         counts.append(count_hits(pairs, thresholds))
         for scores, label in zip(by_class, range(1, len(categories) + 1), strict=True):
@@ -179,7 +194,17 @@ def mean_precision(
             if mine.any() or theirs.any():
                 scores.append(_mean(count_hits(pairs.restrict(mine, theirs), thresholds)))
     per_class = {name: float(np.mean(s)) if s else float("nan") for name, s in zip(categories, by_class, strict=True)}
-    return _summarise(tuple(known), tuple(thresholds), counts, per_class)
+    return _summarise(tuple(images), tuple(thresholds), counts, per_class)
+
+
+def paired(truth: Iterable[Instances], predicted: Iterable[Instances]) -> dict[str, tuple[Instances, Instances]]:
+    """Truth and prediction of each image by its id, in the order of the truth; a missing prediction is an empty one.
+
+    Raises InputError for an id that occurs twice or that the truth does not have, and where there is no image at all.
+    """
+    known, guesses = _by_id(truth, "truth"), _by_id(predicted, "predictions")
+    _check_ids(known, guesses)
+    return {name: (one, guesses.get(name, Instances.empty(name, one.size))) for name, one in known.items()}
 
 
 def _summarise(
@@ -206,22 +231,24 @@ def _mean(counts: Counts) -> float:
     return float(precision(counts.tp, counts.fp, counts.fn).mean())
 
 
-def _matched(truth: Int, predicted: Int, shape: tuple[int, int]) -> int:
-    """Size of a maximum one-to-one matching of the candidate pairs."""
-    return len(_partners(truth, predicted, shape)[0])
-
-
 def _partners(truth: Int, predicted: Int, shape: tuple[int, int]) -> tuple[Int, Int]:
     """A maximum one-to-one matching of the candidate pairs: the pairs that are in it."""
-    # Disjoint masks cannot have two partners above IoU 0.5, so that nearly every call ends here.
-    if not len(truth) or (np.bincount(truth).max() == 1 and np.bincount(predicted).max() == 1):
-        return truth, predicted
+    # Disjoint masks cannot have two partners above IoU 0.5, so that one side's occur once nearly always.
+    for own, partners in ((truth, predicted), (predicted, truth)):
+        if _occur_once(own):
+            # Who has several partners can take any of them: none of those has another.
+            _, first = np.unique(partners, return_index=True)
+            return truth[first], predicted[first]
     # The matching takes 32-bit indices only, and not every version of SciPy narrows them itself.
     places = (truth.astype(np.int32), predicted.astype(np.int32))
     graph = csr_array((np.ones(len(truth), bool), places), shape=shape)
     partner = maximum_bipartite_matching(graph, perm_type="column").astype(np.int64)
     matched = np.flatnonzero(partner >= 0)
     return matched, partner[matched]
+
+
+def _occur_once(index: Int) -> bool:
+    return bool((np.bincount(index) <= 1).all())
 
 
 def _by_id(images: Iterable[Instances], what: str) -> dict[str, Instances]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.masks import numbers
 from pipeline.submission import sweep
 from pipeline.submission.finding import Finding, Level, quoted
 from pipeline.submission.table import Row
@@ -46,7 +47,8 @@ def check_rows(rows: Sequence[Row], sizes: Mapping[str, tuple[int, int]], base: 
     """
     findings, runs = _parse(rows)
     known = np.array([row.image in sizes for row in rows], bool)[runs.row]
-    pixels = np.array([_pixels(sizes.get(row.image)) for row in rows], np.int64)[runs.row]
+    areas = {name: _pixels(sizes.get(name)) for name in {row.image for row in rows}}
+    pixels = np.array([areas[row.image] for row in rows], np.int64)[runs.row]
     wrong, found = _check_runs(rows, runs, pixels, base)
     runs = runs.select(known & ~np.isin(runs.row, wrong))
     inside = sweep.overlaps(runs.row, runs.start, runs.start + runs.length)
@@ -55,23 +57,36 @@ def check_rows(rows: Sequence[Row], sizes: Mapping[str, tuple[int, int]], base: 
 
 def _parse(rows: Sequence[Row]) -> tuple[list[Finding], RowRuns]:
     """The values of all rows whose text is an even number of integers, as runs; findings for the others."""
+    texts = [row.text if row.whole else "" for row in rows]
+    read = numbers.read(texts, np.fromiter(map(len, texts), np.int64, len(texts)))
+    if read is not None and not (read[1] % 2).any():
+        return [], _runs(read[0].astype(np.int64), read[1] // 2)
+    return _parse_each(rows)
+
+
+def _parse_each(rows: Sequence[Row]) -> tuple[list[Finding], RowRuns]:
+    """The same row by row, where there is something to find."""
     findings: list[Finding] = []
     values: list[int] = []
     counts = np.zeros(len(rows), np.int64)
     for k, row in enumerate(rows):
-        numbers = _numbers(row.text) if row.whole else []
-        if isinstance(numbers, str):
-            findings.append(Finding("rle-integer", "error", row.line, row.image, numbers))
-        elif len(numbers) % 2:
-            got = f"{len(numbers)} value{'s' * (len(numbers) > 1)}"
-            said = f"{got}, wanted pairs of start and length; the last is {numbers[-1]}"
+        found = _numbers(row.text) if row.whole else []
+        if isinstance(found, str):
+            findings.append(Finding("rle-integer", "error", row.line, row.image, found))
+        elif len(found) % 2:
+            got = f"{len(found)} value{'s' * (len(found) > 1)}"
+            said = f"{got}, wanted pairs of start and length; the last is {found[-1]}"
             findings.append(Finding("rle-odd", "error", row.line, row.image, said))
         else:
-            values += numbers
-            counts[k] = len(numbers) // 2
-    pairs = np.array(values, np.int64).reshape(-1, 2)
-    position = np.arange(len(pairs)) - np.repeat(np.cumsum(counts) - counts, counts)
-    return findings, RowRuns(np.repeat(np.arange(len(rows)), counts), position, pairs[:, 0], pairs[:, 1])
+            values += found
+            counts[k] = len(found) // 2
+    return findings, _runs(np.array(values, np.int64), counts)
+
+
+def _runs(values: Int, counts: Int) -> RowRuns:
+    """Runs of all values in turn, starts and lengths by turns; counts: int64 (N,), runs of each row."""
+    position = np.arange(len(values) // 2) - np.repeat(np.cumsum(counts) - counts, counts)
+    return RowRuns(np.repeat(np.arange(len(counts)), counts), position, values[0::2], values[1::2])
 
 
 def _numbers(text: str) -> list[int] | str:

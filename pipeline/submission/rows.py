@@ -11,7 +11,7 @@ import pandas as pd
 from pipeline.competition import Competition
 from pipeline.errors import InputError
 from pipeline.instances import Instances
-from pipeline.masks import runs, text
+from pipeline.masks import text
 from pipeline.submission.lint import check_table
 from pipeline.submission.table import read_table
 
@@ -66,5 +66,5 @@ def read(path: Path, competition: Competition, sizes: Mapping[str, tuple[int, in
 
 
 def _instances(name: str, texts: list[str], size: tuple[int, int], competition: Competition) -> Instances:
-    masks = runs.to_coco(text.from_text(texts, size, competition.order, competition.base))
-    return Instances(name, size, np.ones(len(masks), np.float32), np.ones(len(masks), np.int64), tuple(masks))
+    masks = text.from_text(texts, size, competition.order, competition.base)
+    return Instances.of_runs(name, masks, np.ones(len(masks), np.float32), np.ones(len(masks), np.int64))

@@ -32,10 +32,11 @@ def overlaps(group: Int, start: Int, stop: Int) -> Overlap:
     """
     if len(start) == 0:
         return Overlap(*(np.zeros(0, np.int64) for _ in range(5)))
-    order = np.lexsort((start, group))
     # One axis for all groups: a run of one group can then never reach into the next.
-    shift = group[order] * (int(stop.max()) + 1)
-    begin, end = start[order] + shift, stop[order] + shift
+    shift = group * (int(stop.max()) + 1)
+    begin = start + shift
+    order = np.argsort(begin, kind="stable")
+    begin, end = begin[order], (stop + shift)[order]
     reach = np.maximum.accumulate(end)
     hit = np.flatnonzero(begin[1:] < reach[:-1]) + 1
     groups, first, inverse = np.unique(group[order[hit]], return_index=True, return_inverse=True)
