@@ -54,6 +54,20 @@ def comparison(panels: Sequence[Panel]) -> Figure:
     return figure
 
 
+def bars(labels: Sequence[str], values: Sequence[float], title: str) -> Figure:
+    """Values from 0 to 1 as horizontal bars, the first on top, each with its figure."""
+    figure = Figure(figsize=(9, 0.3 * len(labels) + 0.9), layout="constrained")
+    axis = figure.subplots()
+    drawn = axis.barh(range(len(labels)), values, color=HIT)
+    axis.bar_label(drawn, fmt="%.3f", padding=3)
+    axis.set_yticks(range(len(labels)), labels)
+    axis.invert_yaxis()
+    axis.set_xlim(0, 1.12)
+    axis.set_title(title, fontsize=10)
+    axis.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
 def draw(axis: Axes, panel: Panel) -> None:
     """Outlines of one panel on a matplotlib axis: predictions as found, truth only where it was missed."""
     parts = (

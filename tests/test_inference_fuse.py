@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -129,6 +130,11 @@ def test_overlaps_equal_those_of_torchvision() -> None:
     assert box_iou(point, point) == 0
 
 
+def test_the_alignment_of_the_models_is_that_of_the_fused() -> None:
+    models = [replace(detections(4, i), alignment="torchvision") for i in range(2)]
+    assert MEAN.fuse(models).alignment == "torchvision"
+
+
 def test_the_models_are_not_modified() -> None:
     models = [detections(9, i) for i in range(3)]
     before = [(m.boxes.copy(), m.scores.copy(), m.masks.copy()) for m in models]
@@ -142,9 +148,10 @@ def test_the_models_are_not_modified() -> None:
     ("models", "message"),
     [
         ([], "no detections to fuse"),
-        ([detections(2), Detections.empty("b", SIZE, 6)], "different images or mask sizes"),
-        ([detections(2), Detections.empty("a", (1, 1), 6)], "different images or mask sizes"),
-        ([detections(2), Detections.empty("a", SIZE, 8)], "different images or mask sizes"),
+        ([detections(2), Detections.empty("b", SIZE, 6)], "different images, mask sizes or alignments"),
+        ([detections(2), Detections.empty("a", (1, 1), 6)], "different images, mask sizes or alignments"),
+        ([detections(2), Detections.empty("a", SIZE, 8)], "different images, mask sizes or alignments"),
+        ([detections(2), replace(detections(2), alignment="torchvision")], "mask sizes or alignments"),
     ],
 )
 def test_what_does_not_belong_together_is_refused(models: list[Any], message: str) -> None:

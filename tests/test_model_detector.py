@@ -1,18 +1,26 @@
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 import timm
 import torch
+import torchvision
 from fixtures.detectors import LITE0, RESNET50, build, describe, ellipses, noise, target
+from torch import nn
 from torchvision.models.detection import maskrcnn_resnet50_fpn
+from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.ops import FrozenBatchNorm2d, box_iou
 
 from pipeline.errors import InputError
+from pipeline.inference.paste import paste
+from pipeline.masks.runs import to_dense
+from pipeline.model import heads
 from pipeline.model.backbone import Backbone, build_backbone
 from pipeline.model.detector import Detector, MaskRCNN
 
@@ -71,7 +79,7 @@ def test_no_detection_is_legal() -> None:
 def test_more_boxes_than_fit_one_pass_of_the_mask_head_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     detector = build()
     whole = detect(detector, noise(64, 64))[0]["masks"]
-    monkeypatch.setattr("pipeline.model.heads._MASK_CHUNK", 3)
+    monkeypatch.setitem(heads._MASK_CHUNK, "cpu", 3)
     torch.testing.assert_close(detect(detector, noise(64, 64))[0]["masks"], whole, atol=1e-5, rtol=1e-5)
 
 
@@ -105,6 +113,79 @@ def test_the_batch_is_normalised_padded_with_zeros_and_never_resized() -> None:
     assert build(scale=0.5)._batch([noise(64, 96)])[1] == [(32, 48)]
 
 
+# torchvision's own ---------------------------------------------------------------------------------------------------
+
+RESNET18 = Backbone("resnet18", "torchvision", 256, RESNET50.mean, RESNET50.std, 3)
+
+
+def twins(seed: int = 0, classes: int = 3) -> tuple[Detector, nn.Module]:
+    """A detector in torchvision's alignment, and torchvision's own with its settings and weights, no image resized."""
+    torch.manual_seed(seed)
+    caps = {"detections": 40, "proposals": 100, "candidates": 200, "box_samples": 64}
+    anchors = (32.0, 64.0, 128.0, 256.0, 512.0)
+    spec = describe(backbone=RESNET18, weights="imagenet", alignment="torchvision", anchors=anchors, **caps)
+    own = spec.build(classes - 1, pretrained=False)
+    with torch.no_grad():  # a random start says the same of every box
+        own.roi_heads.box_predictor.cls_score.weight *= 10
+    backbone = resnet_fpn_backbone(backbone_name="resnet18", weights=None, trainable_layers=3)
+    numbers = {f"rpn_pre_nms_top_n_{mode}": 200 for mode in ("train", "test")}
+    numbers |= {f"rpn_post_nms_top_n_{mode}": 100 for mode in ("train", "test")}
+    numbers |= {"box_detections_per_img": 40, "box_batch_size_per_image": 64}
+    theirs = torchvision.models.detection.MaskRCNN(backbone, classes, _skip_resize=True, min_size=96, **numbers)
+    theirs.load_state_dict(own.state_dict())
+    return own, theirs
+
+
+def test_detections_in_torchvisions_alignment_are_its_own() -> None:
+    own, theirs = twins()
+    masks: list[torch.Tensor] = []
+    postprocess = theirs.transform.postprocess
+    theirs.transform.postprocess = lambda found, *rest: masks.append(found[0]["masks"]) or postprocess(found, *rest)
+    image = noise(96, 128)
+    found = own.eval().detect(image, "a")
+    with torch.inference_mode():
+        wanted = theirs.eval()([image / 255])[0]
+    assert len(found) == len(wanted["scores"]) == 40
+    np.testing.assert_allclose(found.boxes, wanted["boxes"], atol=1e-3)
+    np.testing.assert_allclose(found.scores, wanted["scores"], atol=1e-5)
+    np.testing.assert_array_equal(found.labels, wanted["labels"])
+    np.testing.assert_allclose(found.masks, masks[0][:, 0], atol=1e-4)
+    pasted = to_dense(paste(found))
+    assert (pasted != (wanted["masks"][:, 0] > 0.5).numpy()).mean() < 1e-5
+    assert pasted.any((1, 2)).sum() > 20
+
+
+def test_an_aligned_detector_pools_from_other_places() -> None:
+    own, _ = twins()
+    aligned = dataclasses.replace(own.spec, alignment="aligned").build(2, pretrained=False)
+    aligned.load_state_dict(own.state_dict())
+    one, two = (part.eval().detect(noise(96, 128), "a") for part in (own, aligned))
+    assert (one.alignment, two.alignment) == ("torchvision", "aligned")
+    assert abs(one.masks[:5] - two.masks[:5]).max() > 0.01
+
+
+@pytest.mark.parametrize("counts", [(5, 2), (4, 0)])
+def test_losses_and_gradients_in_torchvisions_alignment_are_its_own(counts: tuple[int, int]) -> None:
+    own, theirs = twins()
+    images = [noise(96, 128, i) for i in range(2)]
+    dense = [ellipses((96, 128), count, count) for count in counts]
+    targets = [target(masks) for masks in dense]
+    stacks = [{**one, "masks": torch.from_numpy(m).to(torch.uint8)} for one, m in zip(targets, dense, strict=True)]
+    losses = []
+    for part, inputs, truth in ((own, images, targets), (theirs, [image / 255 for image in images], stacks)):
+        torch.manual_seed(4)
+        losses.append(part.train()(inputs, truth))
+        sum(losses[-1].values()).backward()
+    assert losses[0].keys() == losses[1].keys()
+    for name, loss in losses[0].items():
+        torch.testing.assert_close(loss, losses[1][name], atol=1e-5, rtol=1e-4, msg=name)
+    gradients = dict(theirs.named_parameters())
+    for name, parameter in own.named_parameters():
+        if parameter.grad is not None:
+            wanted = gradients[name].grad
+            assert (parameter.grad - wanted).abs().max() <= 2e-2 * wanted.abs().max() + 1e-7, name
+
+
 # Scale --------------------------------------------------------------------------------------------------------------
 
 
@@ -129,12 +210,11 @@ def test_boxes_of_a_scaled_image_stay_inside_it(scale: float) -> None:
 
 
 def test_mask_targets_are_those_of_the_image_whatever_the_scale(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[tuple[torch.Tensor, ...]] = []
-    from pipeline.model import heads
+    seen: list[tuple[Any, ...]] = []
 
-    def record(logits: torch.Tensor, *rest: Any) -> torch.Tensor:
-        seen.extend(zip(*rest, strict=True))
-        return plain(logits, *rest)
+    def record(logits: torch.Tensor, cuts: Any, owners: Any, boxes: Any, *rest: Any) -> torch.Tensor:
+        seen.extend(zip(cuts, owners, boxes, strict=True))
+        return plain(logits, cuts, owners, boxes, *rest)
 
     plain = heads.mask_loss
     monkeypatch.setattr(heads, "mask_loss", record)
@@ -162,6 +242,19 @@ def decoded(detector: Detector, image: torch.Tensor) -> torch.Tensor:
     return boxes[0].reshape(-1, 4)
 
 
+def settled(spread: float) -> Detector:
+    """A ResNet with frozen statistics that moves and resizes its anchors by `spread` of their size (one sigma)."""
+    torch.manual_seed(0)
+    detector = describe(backbone=RESNET18, weights="imagenet").build(2, pretrained=False)
+    shifts: list[torch.Tensor] = []
+    handle = detector.rpn.head.bbox_pred.register_forward_hook(lambda part, inputs, output: shifts.append(output))
+    detect(detector, noise(96, 96))
+    handle.remove()
+    with torch.no_grad():
+        detector.rpn.head.bbox_pred.weight *= spread / torch.cat([s.flatten() for s in shifts]).std()
+    return detector
+
+
 def mean_overlap(one: torch.Tensor, other: torch.Tensor) -> float:
     low, high = torch.maximum(one[:, :2], other[:, :2]), torch.minimum(one[:, 2:], other[:, 2:])
     common = (high - low).clamp(min=0).prod(1)
@@ -182,6 +275,46 @@ def test_bfloat16_inside_the_heavy_modules_leaves_boxes_where_they_are() -> None
     assert mean_overlap(exact, coarse) > 0.99
 
 
+@pytest.mark.parametrize("training", [False, True])
+def test_boxes_under_bfloat16_overlap_those_in_full_precision_by_0999(training: bool) -> None:
+    """With anchors moved as little as at the start of a training; the heads' own rounding grows with the movement."""
+    detector, one = settled(0.02).train(training), target(ellipses((96, 96), 5))
+    boxes = []
+    for enabled in (False, True):
+        torch.manual_seed(0)
+        with decoding(detector) as seen, torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            detector([noise(96, 96)], [one] if training else None)
+        boxes.append(seen[0][1].reshape(-1, 4))
+    assert not torch.equal(*boxes)
+    assert mean_overlap(*boxes) > 0.999
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_under_bfloat16_boxes_follow_from_the_heads_answers_without_any_rounding(training: bool) -> None:
+    """For proposals and for detections: decoding again outside autocast gives the same bits."""
+    detector, one = build().train(training), target(ellipses((96, 96), 5))
+    with decoding(detector) as seen, torch.autocast("cpu", torch.bfloat16):
+        detector([noise(96, 96)], [one] if training else None)
+    assert len(seen) == (1 if training else 2)
+    for coder, ((shifts, anchors), boxes) in zip((detector.rpn, detector.roi_heads), seen, strict=False):
+        assert shifts.dtype == boxes.dtype == torch.float32
+        assert torch.equal(coder.box_coder.decode(shifts, anchors), boxes)
+
+
+@contextlib.contextmanager
+def decoding(detector: Detector) -> Iterator[list[Any]]:
+    """What is given to the box coders' `decode` of both stages inside the context, and what they make of it."""
+    seen: list[Any] = []
+    for part in (detector.rpn, detector.roi_heads):
+        plain = part.box_coder.decode
+        part.box_coder.decode = lambda *args, plain=plain: seen.append((args, plain(*args))) or seen[-1][1]
+    try:
+        yield seen
+    finally:
+        for part in (detector.rpn, detector.roi_heads):
+            del part.box_coder.decode
+
+
 def test_bfloat16_round_the_whole_detector_would_move_them() -> None:
     """Why the heavy modules hand on float32."""
     detector, image = build(), noise(96, 96)
@@ -190,6 +323,21 @@ def test_bfloat16_round_the_whole_detector_would_move_them() -> None:
         part._forward_hooks.clear()
     with torch.autocast("cpu", torch.bfloat16):
         assert mean_overlap(exact, decoded(detector, image).float()) < 0.97
+
+
+def test_what_boxes_are_to_become_is_computed_in_full_precision_under_bfloat16() -> None:
+    """Matched boxes, anchors and regression targets are the same bits with and without autocast."""
+    detector, one = build().train(), target(ellipses((64, 64), 5))
+    encode, seen = detector.rpn.box_coder.encode, []
+    detector.rpn.box_coder.encode = lambda *args: seen.append((args, encode(*args))) or seen[-1][1]
+    for enabled in (False, True):
+        torch.manual_seed(0)
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            detector([noise(64, 64)], [one])
+    ((boxes, anchors), wanted), ((low_boxes, low_anchors), found) = seen
+    for a, b in zip((*boxes, *anchors, *wanted), (*low_boxes, *low_anchors, *found), strict=True):
+        assert b.dtype == torch.float32
+        assert torch.equal(a, b)
 
 
 def test_losses_under_bfloat16_are_close_to_those_in_full_precision() -> None:

@@ -1,18 +1,19 @@
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
-from fixtures.detectors import build, ellipses, noise, target
+from fixtures.detectors import Largest, build, ellipses, noise, target
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch.nn import functional
-from torch.utils._python_dispatch import TorchDispatchMode
+from torchvision.models.detection.mask_rcnn import MaskRCNNPredictor
 from torchvision.ops import MultiScaleRoIAlign, roi_align
 
 from pipeline.masks.runs import from_dense
 from pipeline.masks.windows import windows
-from pipeline.model.heads import AlignedPool, mask_loss
+from pipeline.model.heads import chosen_logits, mask_loss
+from pipeline.model.pooling import PyramidPool, pooled
 
 STRIDES = (4, 8, 16, 32)
 
@@ -38,7 +39,7 @@ def some_boxes(count: int, largest: float, seed: int = 0) -> torch.Tensor:
 def test_pooling_equals_aligned_roi_align_on_the_level_of_the_fpn_paper() -> None:
     large = torch.tensor([[3.0, 7.0, 140.0, 120.0], [10.0, 0.0, 246.0, 256.0]])
     features, boxes = pyramid(), [some_boxes(30, 250, 1), torch.cat([some_boxes(18, 250, 2), large])]
-    pooled = AlignedPool(STRIDES, 7, canonical_scale=100)(features, boxes)
+    pooled = PyramidPool(STRIDES, 7, "aligned", canonical_scale=100)(features, boxes)
     assert pooled.shape == (50, 3, 7, 7)
     used = set()
     for place, (image, box) in enumerate([(i, box) for i, own in enumerate(boxes) for box in own]):
@@ -52,7 +53,7 @@ def test_pooling_equals_aligned_roi_align_on_the_level_of_the_fpn_paper() -> Non
 
 
 def test_levels_follow_the_canonical_scale() -> None:
-    pool = AlignedPool(STRIDES, 7, canonical_scale=56)
+    pool = PyramidPool(STRIDES, 7, "aligned", canonical_scale=56)
     sides = torch.tensor([13.9, 14.1, 27.9, 28.1, 55.9, 56.1, 111.0, 113.0, 1e4])
     boxes = torch.stack([torch.zeros(9), torch.zeros(9), sides, sides], 1)
     # 56 px is level 4, stride 16; half of it one level finer.
@@ -66,7 +67,7 @@ def ramp(side: int = 64) -> dict[str, torch.Tensor]:
 
 def test_a_pooled_ramp_gives_the_places_of_the_bins() -> None:
     box = torch.tensor([[20.0, 20.0, 34.0, 34.0]])
-    pooled = AlignedPool(STRIDES, 7)(ramp(), [box])[0, 0, 0]
+    pooled = PyramidPool(STRIDES, 7, "aligned")(ramp(), [box])[0, 0, 0]
     torch.testing.assert_close(pooled, 20 + (torch.arange(7) + 0.5) * 2)
 
 
@@ -77,24 +78,79 @@ def test_torchvisions_own_pooling_is_off_by_half_a_cell() -> None:
     torch.testing.assert_close(theirs, 20 + (torch.arange(7) + 0.5) * 2 + 2)
 
 
+@pytest.mark.parametrize("size", [7, 14])
+def test_pooling_in_torchvisions_alignment_is_its_own(size: int) -> None:
+    large = torch.tensor([[0.0, 0.0, 256.0, 256.0], [-9.0, -3.0, 40.0, 260.0]])
+    features, boxes = pyramid(), [some_boxes(40, 250, 3), torch.cat([some_boxes(20, 250, 4), large])]
+    theirs = MultiScaleRoIAlign(["0", "1", "2", "3"], size, 2)(features, boxes, [(256, 256), (256, 250)])
+    found = PyramidPool(STRIDES, size, "torchvision")(features, boxes)
+    torch.testing.assert_close(found, theirs, atol=2e-6, rtol=0)
+    assert found.is_contiguous(memory_format=torch.channels_last)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    count=st.integers(0, 9),
+    seed=st.integers(0, 10_000),
+    aligned=st.booleans(),
+    side=st.sampled_from([1, 3, 7]),
+    shape=st.sampled_from([(1, 1), (2, 9), (16, 11)]),
+)
+def test_pooled_features_and_their_gradient_are_those_of_roi_align(
+    count: int, seed: int, aligned: bool, side: int, shape: tuple[int, int]
+) -> None:
+    """Boxes inside, across every border, far outside, inverted, and without area."""
+    generator = torch.Generator().manual_seed(seed)
+    plane = torch.randn(2, 5, *shape, generator=generator, requires_grad=True)
+    rois = torch.rand(count, 5, generator=generator) * 120 - 30
+    rois[:, 0] = torch.randint(0, 2, (count,), generator=generator)
+    rois[::3, 3:] = rois[::3, 1:3] + 4
+    rois[1::4, 1:] = rois[1::4, 1:].round()
+    wanted = roi_align(plane, rois, side, 0.25, 2, aligned)
+    found = pooled(plane, rois, side, 0.25, aligned)
+    torch.testing.assert_close(found, wanted, atol=5e-6, rtol=0)
+    weights = torch.randn(wanted.shape, generator=generator)
+    gradients = [torch.autograd.grad((result * weights).sum(), plane)[0] for result in (found, wanted)]
+    torch.testing.assert_close(*gradients, atol=2e-5, rtol=0)
+
+
 @pytest.mark.parametrize("stride", [0, 4, 12])
 def test_pooling_moves_with_the_image(stride: int) -> None:
     plane = torch.randn(1, 2, 32, 32, generator=torch.Generator().manual_seed(3))
     moved = functional.pad(plane, (stride // 4, 0))[..., :32]
     box = torch.tensor([[30.3, 40.1, 52.9, 71.4]])
-    pool = AlignedPool(STRIDES[:1], 7)
+    pool = PyramidPool(STRIDES[:1], 7, "aligned")
     shift = torch.tensor([stride, 0, stride, 0])
     torch.testing.assert_close(pool({"0": moved}, [box + shift]), pool({"0": plane}, [box]), atol=1e-5, rtol=1e-5)
 
 
 def test_no_boxes_are_pooled_to_none_and_gradients_pass() -> None:
     features = {name: plane.requires_grad_() for name, plane in pyramid().items()}
-    pool = AlignedPool(STRIDES, 7)
+    pool = PyramidPool(STRIDES, 7, "aligned")
     assert pool(features, [torch.zeros(0, 4), torch.zeros(0, 4)]).shape == (0, 3, 7, 7)
     pool(features, [some_boxes(9, 200), torch.zeros(0, 4)]).sum().backward()
     assert features["0"].grad is not None
     assert features["0"].grad[0].abs().sum() > 0
     assert features["0"].grad[1].abs().sum() == 0
+
+
+# Masks of one class -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("count", "side", "classes"), [(9, 14, 4), (1, 7, 2), (0, 14, 3)])
+def test_the_logits_of_one_class_are_those_of_the_whole_predictor(count: int, side: int, classes: int) -> None:
+    torch.manual_seed(0)
+    predictor, labels = MaskRCNNPredictor(24, 16, classes), torch.randint(0, classes, (count,))
+    features = torch.randn(count, 24, side, side, requires_grad=True)
+    wanted = predictor(features)[torch.arange(count), labels]
+    found = chosen_logits(predictor, features, labels)
+    assert found.shape == (count, 2 * side, 2 * side)
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+    weights = torch.randn_like(found)
+    inputs = [features, *predictor.parameters()]
+    gradients = [torch.autograd.grad((logits * weights).sum(), inputs) for logits in (found, wanted)]
+    for own, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(own, theirs, atol=1e-4, rtol=1e-4)
 
 
 # Losses -------------------------------------------------------------------------------------------------------------
@@ -159,23 +215,6 @@ def test_targets_are_not_modified_by_a_step() -> None:
     assert set(one) == {"boxes", "labels", "masks"}
 
 
-class Largest(TorchDispatchMode):
-    """Remembers the size in elements of the largest tensor that any operation returned."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.elements, self.shape = 0, ()
-
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = function(*args, **(kwargs or {}))
-        for value in result if isinstance(result, tuple | list) else (result,):
-            if isinstance(value, torch.Tensor) and value.untyped_storage().nbytes() and value.numel() > self.elements:
-                # An expanded view holds no memory: count what lies behind it.
-                self.elements = max(self.elements, min(value.numel(), value.untyped_storage().size() // value.itemsize))
-                self.shape = tuple(value.shape)
-        return result
-
-
 def test_no_tensor_of_instances_times_pixels_in_a_training_step() -> None:
     count, side = 300, 256
     rng = np.random.default_rng(0)
@@ -188,9 +227,9 @@ def test_no_tensor_of_instances_times_pixels_in_a_training_step() -> None:
     stack = count * side * side
     with Largest() as whole:
         sum(detector([noise(side, side)], [one]).values()).backward()
-    # The largest left is the proposal network's: corners of the overlaps of all instances with all anchors.
+    # Neither instances by pixels nor instances by anchors: the largest is a plane of the backbone's features.
     anchors = 3 * sum((side // stride) ** 2 for stride in (4, 8, 16, 32, 64))
-    assert whole.elements <= 2 * count * anchors < 0.51 * stack, whole.shape
+    assert whole.elements < count * anchors / 2 < stack / 7, whole.shape
 
 
 def test_the_mask_loss_of_300_instances_never_holds_their_dense_masks() -> None:

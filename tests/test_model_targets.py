@@ -7,6 +7,7 @@ from fixtures.detectors import ellipses
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from torchvision.models.detection.roi_heads import paste_masks_in_image, project_masks_on_boxes
 from torchvision.ops import roi_align
 
 from pipeline.masks.runs import from_dense, to_dense
@@ -139,6 +140,38 @@ def test_the_target_keeps_the_area() -> None:
     )
 
 
+# torchvision's own ---------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10_000), bins=st.sampled_from([7, 14, 28, 56]), count=st.integers(1, 12))
+def test_targets_in_torchvisions_alignment_are_its_own(seed: int, bins: int, count: int) -> None:
+    masks = ellipses(SIZE, 4, seed)
+    owner = torch.from_numpy(np.random.default_rng(seed).integers(0, 4, count))
+    boxes = random_boxes(count, seed)
+    boxes[0] = torch.tensor([0.0, 0.0, SIZE[1], SIZE[0]])  # reaches all borders
+    theirs = project_masks_on_boxes(torch.from_numpy(masks).to(torch.uint8), boxes, owner, bins)
+    found = mask_targets(windows(from_dense(masks)), owner, boxes, bins, "torchvision")
+    torch.testing.assert_close(found, theirs, atol=3e-5, rtol=0)
+
+
+def test_targets_in_torchvisions_alignment_of_masks_on_every_border() -> None:
+    masks = np.zeros((5, *SIZE), bool)
+    masks[0, :6, :9], masks[1, -6:, -9:], masks[2, :4, -1:], masks[3, -1:, :4], masks[4] = True, True, True, True, True
+    cut = windows(from_dense(masks))
+    boxes = torch.from_numpy(cut.boxes).float() + torch.tensor([0.0, 0.0, 0.0, 0.0])
+    boxes = torch.cat([boxes, torch.tensor([[0.3, 0.2, 12.7, 9.1], [40.5, 30.1, 52.0, 40.0]])])
+    owner = torch.tensor([0, 1, 2, 3, 4, 0, 1])
+    theirs = project_masks_on_boxes(torch.from_numpy(masks).to(torch.uint8), boxes, owner, 28)
+    torch.testing.assert_close(mask_targets(cut, owner, boxes, 28, "torchvision"), theirs, atol=3e-5, rtol=0)
+
+
+def test_an_unknown_alignment_is_refused() -> None:
+    cut = windows(from_dense(ellipses(SIZE, 1)))
+    with pytest.raises(KeyError, match="nearly"):
+        mask_targets(cut, torch.tensor([0]), random_boxes(1, 0), 28, "nearly")  # type: ignore[arg-type]
+
+
 # The way back -------------------------------------------------------------------------------------------------------
 
 
@@ -180,8 +213,6 @@ def test_more_bins_give_the_mask_back_better() -> None:
 
 def test_torchvisions_own_target_is_coarser() -> None:
     """Why this module exists: torchvision rounds boxes to pixels on the way there and back."""
-    from torchvision.models.detection.roi_heads import paste_masks_in_image, project_masks_on_boxes
-
     masks = blobs()
     dense, count = torch.from_numpy(masks), len(masks)
     boxes = torch.from_numpy(windows(from_dense(masks)).boxes).float()

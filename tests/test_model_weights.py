@@ -64,6 +64,22 @@ def test_a_file_holds_plain_data_and_the_description(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["best.pt"]
 
 
+def test_the_alignment_comes_with_the_weights(tmp_path: Path) -> None:
+    detector = build(alignment="torchvision")
+    loaded, _ = load_detector(saved(tmp_path / "best.pt", detector))
+    assert loaded.spec.alignment == loaded.detect(noise(64, 64), "a").alignment == "torchvision"
+
+
+def test_weights_from_before_there_was_an_alignment_are_aligned(tmp_path: Path) -> None:
+    path = saved(tmp_path / "best.pt")
+    content = read_weights(path)
+    del content["model"]["alignment"]
+    torch.save(content, path)
+    loaded, _ = load_detector(path)
+    assert loaded.spec == describe()
+    assert loaded.spec.alignment == "aligned"
+
+
 def test_saving_again_replaces_the_file(tmp_path: Path) -> None:
     path = saved(tmp_path / "best.pt")
     other = build(seed=7)

@@ -39,8 +39,9 @@ class Mean:
         side = stacked.masks.shape[-1]
         masks = (share @ stacked.masks.reshape(len(stacked), -1)).reshape(-1, side, side)
         scores = weight @ stacked.scores / np.float32(len(models))
+        boxes, labels = share @ stacked.boxes, stacked.labels[first]
         fused = Detections(
-            stacked.image_id, stacked.size, share @ stacked.boxes, scores, stacked.labels[first], np.clip(masks, 0, 1)
+            stacked.image_id, stacked.size, boxes, scores, labels, np.clip(masks, 0, 1), stacked.alignment
         )
         return fused.select(np.argsort(-scores, kind="stable"))
 
@@ -48,9 +49,9 @@ class Mean:
 def _check(models: Sequence[Detections]) -> None:
     if not models:
         raise ValueError("no detections to fuse")
-    kinds = {(m.image_id, m.size, m.masks.shape[-1]) for m in models}
+    kinds = {(m.image_id, m.size, m.masks.shape[-1], m.alignment) for m in models}
     if len(kinds) > 1:
-        raise ValueError(f"detections of different images or mask sizes cannot be fused: {sorted(kinds)}")
+        raise ValueError(f"detections of different images, mask sizes or alignments cannot be fused: {sorted(kinds)}")
 
 
 def _stack(models: Sequence[Detections]) -> tuple[Detections, NDArray[np.int64]]:
@@ -60,7 +61,7 @@ def _stack(models: Sequence[Detections]) -> tuple[Detections, NDArray[np.int64]]
     source = np.repeat(np.arange(len(models)), [len(m) for m in models])
     order = np.lexsort((*boxes.T[::-1], -scores))
     labels, masks = np.concatenate([m.labels for m in models]), np.concatenate([m.masks for m in models])
-    stacked = Detections(models[0].image_id, models[0].size, boxes, scores, labels, masks)
+    stacked = Detections(models[0].image_id, models[0].size, boxes, scores, labels, masks, models[0].alignment)
     return stacked.select(order), source[order]
 
 

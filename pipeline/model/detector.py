@@ -16,12 +16,14 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
-from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
+from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import FrozenBatchNorm2d
 
-from pipeline.instances import Detections
+from pipeline.instances import Alignment, Detections
 from pipeline.model.backbone import STRIDES, Backbone, build_backbone
-from pipeline.model.heads import AlignedPool, Heads
+from pipeline.model.heads import Heads
+from pipeline.model.pooling import PyramidPool
+from pipeline.model.proposals import Proposals
 
 _ASPECTS = (0.5, 1.0, 2.0)
 
@@ -31,7 +33,9 @@ class MaskRCNN:
     """What detector to build. Null means: derived from the statistics of the data, see `sized`.
 
     weights: "coco" (torchvision's, for resnet50), "imagenet" (backbone only), "none", or a weights file of `train`.
-    mask_size: M, bins per side of a mask. scale: factor on the image's sides before the backbone.
+    mask_size: M, bins per side of a mask. alignment: of pooled features, mask targets and pasted masks: "aligned" in
+    continuous coordinates, "torchvision" as its Mask R-CNN has them, for weights trained under it.
+    scale: factor on the image's sides before the backbone.
     anchors: side in pixels of the anchors of the five levels. detections: the most an image may have.
     proposals: kept after the proposal network's NMS; candidates: before it, per level.
     box_samples: boxes per image that train the box head. score_floor, nms: of detections, 0 to 1.
@@ -40,6 +44,7 @@ class MaskRCNN:
     backbone: Backbone
     weights: str
     mask_size: int
+    alignment: Alignment
     scale: float
     anchors: tuple[float, ...] | None
     detections: int | None
@@ -82,10 +87,14 @@ class MaskRCNN:
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> MaskRCNN:
-        """Inverse of `dataclasses.asdict`, also after a journey through JSON or a weights file."""
+        """Inverse of `dataclasses.asdict`, also after a journey through JSON or a weights file.
+
+        Weights files from before there was a choice of alignment are aligned.
+        """
         backbone = {**plain["backbone"]}
         backbone["mean"], backbone["std"] = tuple(backbone["mean"]), tuple(backbone["std"])
-        return cls(**{**plain, "backbone": Backbone(**backbone), "anchors": tuple(plain["anchors"])})
+        parts = {"backbone": Backbone(**backbone), "anchors": tuple(plain["anchors"])}
+        return cls(**{"alignment": "aligned", **plain, **parts})
 
 
 class Detector(nn.Module):
@@ -146,6 +155,7 @@ class Detector(nn.Module):
             result["scores"].astype(np.float32),
             result["labels"].astype(np.int64),
             result["masks"].astype(np.float32),
+            self.spec.alignment,
         )
 
 
@@ -175,13 +185,13 @@ def _remove_epsilon(backbone: nn.Module) -> None:
             part.eps = 0.0
 
 
-def _proposals(spec: MaskRCNN) -> RegionProposalNetwork:
+def _proposals(spec: MaskRCNN) -> Proposals:
     """torchvision's proposal network with its defaults, but anchors and caps of the data."""
     anchors = AnchorGenerator(tuple((side,) for side in spec.anchors or ()), (_ASPECTS,) * len(STRIDES))
     before = {"training": spec.candidates, "testing": spec.candidates}
     after = {"training": spec.proposals, "testing": spec.proposals}
     head = RPNHead(spec.backbone.channels, len(_ASPECTS))
-    return RegionProposalNetwork(anchors, head, 0.7, 0.3, 256, 0.5, before, after, 0.7)
+    return Proposals(anchors, head, 0.7, 0.3, 256, 0.5, before, after, 0.7)
 
 
 def _heads(spec: MaskRCNN, categories: int) -> Heads:
@@ -193,7 +203,8 @@ def _heads(spec: MaskRCNN, categories: int) -> Heads:
     finest = (spec.anchors or (32.0,))[0]
     scale = round(224 * finest / 32)
     return Heads(
-        box_roi_pool=AlignedPool(STRIDES[:-1], 7, scale),
+        alignment=spec.alignment,
+        box_roi_pool=PyramidPool(STRIDES[:-1], 7, spec.alignment, scale),
         box_head=TwoMLPHead(channels * 7 * 7, 1024),
         box_predictor=FastRCNNPredictor(1024, classes),
         fg_iou_thresh=0.5,
@@ -204,7 +215,7 @@ def _heads(spec: MaskRCNN, categories: int) -> Heads:
         score_thresh=spec.score_floor,
         nms_thresh=spec.nms,
         detections_per_img=spec.detections,
-        mask_roi_pool=AlignedPool(STRIDES[:-1], spec.mask_size // 2, scale),
+        mask_roi_pool=PyramidPool(STRIDES[:-1], spec.mask_size // 2, spec.alignment, scale),
         mask_head=MaskRCNNHeads(channels, (channels,) * 4, 1),
         mask_predictor=MaskRCNNPredictor(channels, channels, classes),
     )

@@ -1,55 +1,32 @@
-"""The second stage of the detector: features pooled for boxes, classes, boxes and masks from them."""
+"""The second stage of the detector: classes, boxes and masks from the features of boxes."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models.detection.roi_heads import RoIHeads, fastrcnn_loss
-from torchvision.ops import roi_align
-from torchvision.ops.poolers import LevelMapper
 
+from pipeline.instances import Alignment
 from pipeline.masks.windows import Windows
 from pipeline.model.targets import mask_targets
 
-_MASK_CHUNK = 128  # boxes per pass of the mask head: bounds its memory whatever the number of detections
-
-
-class AlignedPool(nn.Module):
-    """RoIAlign over pyramid levels with half-pixel alignment; level by box size as in the FPN paper (equation 1).
-
-    `torchvision.ops.MultiScaleRoIAlign` has no half-pixel alignment, so its features are shifted by half a cell.
-    strides: pixels per cell of each level, finest first. output_size: cells per side of what is pooled.
-    """
-
-    def __init__(
-        self, strides: tuple[int, ...], output_size: int, canonical_scale: int = 224, canonical_level: int = 4
-    ):
-        super().__init__()
-        self.strides, self.output_size = strides, (output_size, output_size)
-        levels = [stride.bit_length() - 1 for stride in strides]
-        self.level_of = LevelMapper(levels[0], levels[-1], canonical_scale, canonical_level)
-
-    def forward(self, features: dict[str, Tensor], boxes: list[Tensor], image_shapes: object = None) -> Tensor:
-        """(P, C, S, S) for all boxes (P, 4) of all images; features: one (B, C, h, w) per level, extra ones unused."""
-        maps = list(features.values())[: len(self.strides)]
-        image = torch.cat([torch.full_like(b[:, :1], i) for i, b in enumerate(boxes)])
-        rois = torch.cat([image, torch.cat(boxes)], 1)
-        level = self.level_of(boxes)
-        result = maps[0].new_zeros((len(rois), maps[0].shape[1], *self.output_size))
-        for k, (plane, stride) in enumerate(zip(maps, self.strides, strict=True)):
-            chosen = torch.where(level == k)[0]
-            pooled = roi_align(plane, rois[chosen], self.output_size, 1 / stride, sampling_ratio=2, aligned=True)
-            result[chosen] = pooled.to(result.dtype)
-        return result
+# Boxes per pass of the mask head, which bounds its memory: few on a CPU, whose cache should hold what they make.
+_MASK_CHUNK = {"cpu": 32, "other": 512}
 
 
 class Heads(RoIHeads):
     """torchvision's box and mask heads; `targets[i]["masks"]` are `Windows`, and masks are neither pasted nor stacked.
 
     `targets[i]["factor"]`, float32 (4,), is what the windows' pixels are multiplied by to give those of the boxes.
-    Sampling, box coding, losses and box post-processing are torchvision's own.
+    Sampling, box coding, losses and box post-processing are torchvision's own. alignment: of the mask targets.
     """
+
+    def __init__(self, *, alignment: Alignment, **settings: Any):
+        super().__init__(**settings)
+        self.alignment = alignment
 
     def forward(
         self,
@@ -73,17 +50,22 @@ class Heads(RoIHeads):
         result = []
         for i, (box, label) in enumerate(zip(boxes, labels, strict=True)):
             single = {name: plane[i : i + 1] for name, plane in features.items()}
+            size = _chunk(box)
             parts = [
                 self._mask_logits(single, [part], chosen).sigmoid()
-                for part, chosen in zip(box.split(_MASK_CHUNK), label.split(_MASK_CHUNK), strict=True)
+                for part, chosen in zip(box.split(size), label.split(size), strict=True)
             ]
             result.append(torch.cat(parts))
         return result
 
     def _mask_logits(self, features: dict[str, Tensor], boxes: list[Tensor], labels: Tensor) -> Tensor:
         pooled = self.mask_roi_pool(features, boxes).contiguous(memory_format=torch.channels_last)
-        logits = self.mask_predictor(self.mask_head(pooled))
-        return logits[torch.arange(len(labels), device=labels.device), labels]
+        size = _chunk(pooled)
+        parts = [
+            chosen_logits(self.mask_predictor, self.mask_head(part), chosen)
+            for part, chosen in zip(pooled.split(size), labels.split(size), strict=True)
+        ]
+        return torch.cat(parts).float()
 
     def _losses(self, features, proposals, image_shapes, targets) -> dict[str, Tensor]:  # type: ignore[no-untyped-def]
         proposals, matched, labels, regression = self.select_training_samples(proposals, targets)
@@ -97,15 +79,37 @@ class Heads(RoIHeads):
         logits = self._mask_logits(features, boxes, chosen)
         # Masks are never resized: their targets are looked up in the image's own pixels.
         boxes = [box / target["factor"] for box, target in zip(boxes, targets, strict=True)]
-        loss_mask = mask_loss(logits, [t["masks"] for t in targets], owners, boxes)
+        loss_mask = mask_loss(logits, [t["masks"] for t in targets], owners, boxes, self.alignment)
         return {"loss_classifier": loss_class, "loss_box_reg": loss_box, "loss_mask": loss_mask}
 
 
-def mask_loss(logits: Tensor, windows: list[Windows], owners: list[Tensor], boxes: list[Tensor]) -> Tensor:
-    """Mean binary cross-entropy of mask logits (P, M, M) against aligned targets; 0 where there are no boxes."""
+def _chunk(boxes: Tensor) -> int:
+    return _MASK_CHUNK.get(boxes.device.type, _MASK_CHUNK["other"])
+
+
+def chosen_logits(predictor: nn.Module, features: Tensor, labels: Tensor) -> Tensor:
+    """What torchvision's `MaskRCNNPredictor` says of one class per box: (P, 2S, 2S) of features (P, C, S, S).
+
+    It doubles the sides by a convolution of kernel and stride 2, which is one matrix product, and has a logit for each
+    class, of which one is wanted: the others are not computed.
+    """
+    up, last = predictor.conv5_mask, predictor.mask_fcn_logits
+    count, _, side, _ = features.shape
+    kernel = up.weight.permute(2, 3, 1, 0).flatten(0, 2)  # (2 · 2 · C', C)
+    hidden = functional.relu(functional.linear(features.permute(0, 2, 3, 1), kernel, up.bias.repeat(4)))
+    logits = hidden.view(count, side * side * 4, up.out_channels) @ last.weight[labels, :, 0]
+    logits = logits + last.bias[labels, None, None]
+    quarters = logits.view(count, side, side, 2, 2)  # row and column of the cell, row and column inside it
+    return quarters.transpose(2, 3).reshape(count, 2 * side, 2 * side)
+
+
+def mask_loss(
+    logits: Tensor, windows: list[Windows], owners: list[Tensor], boxes: list[Tensor], alignment: Alignment = "aligned"
+) -> Tensor:
+    """Mean binary cross-entropy of mask logits (P, M, M) against `mask_targets`; 0 where there are no boxes."""
     if not len(logits):
         return logits.sum() * 0
     bins = logits.shape[-1]
     with torch.autocast(logits.device.type, enabled=False):
-        targets = [mask_targets(w, o, b, bins) for w, o, b in zip(windows, owners, boxes, strict=True)]
+        targets = [mask_targets(w, o, b, bins, alignment) for w, o, b in zip(windows, owners, boxes, strict=True)]
     return functional.binary_cross_entropy_with_logits(logits, torch.cat(targets))

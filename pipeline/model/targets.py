@@ -1,7 +1,8 @@
 """Mask targets: what each instance looks like in the frame of a proposal, in continuous coordinates.
 
 The picture of a mask is taken to be linear between pixel centres; a target bin is its exact mean over the bin. Boxes
-are never rounded to whole pixels, which is where torchvision's target and paste disagree by up to a pixel.
+are never rounded to whole pixels, which is where torchvision's target and paste disagree by up to a pixel. Its own
+target, `roi_align` without half-pixel alignment on the stack of masks, is offered for comparison and for its weights.
 """
 
 from __future__ import annotations
@@ -9,18 +10,23 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from pipeline.instances import Alignment
 from pipeline.masks.windows import Windows
 
 _BUDGET = 1 << 22  # elements of the largest working array
 
 
-def mask_targets(windows: Windows, matched: Tensor, boxes: Tensor, bins: int) -> Tensor:
+def mask_targets(
+    windows: Windows, matched: Tensor, boxes: Tensor, bins: int, alignment: Alignment = "aligned"
+) -> Tensor:
     """Target probabilities float32 (P, bins, bins), 0 to 1, for P boxes, on the boxes' device.
 
     windows: the instances' masks. matched: int64 (P,), the instance of each box. boxes: float32 (P, 4), x0 y0 x1 y1,
     half-open, in pixels of the windows' canvas. A mask that ends at the canvas's border counts as going on beyond it.
+    alignment: "torchvision" gives what its `project_masks_on_boxes` gives for boxes inside the canvas.
     """
     device = boxes.device
+    weights = {"aligned": _means, "torchvision": _samples}[alignment]
     result = torch.zeros(len(boxes), bins, bins, device=device)
     if not len(boxes):
         return result
@@ -35,7 +41,11 @@ def mask_targets(windows: Windows, matched: Tensor, boxes: Tensor, bins: int) ->
     while first < len(sides):
         last = _chunk_end(sides, first)
         part = order[first:last]
-        result[part] = _resample(data, offset[part], frame[part], boxes[part].float(), bins, windows.size)
+        box = boxes[part].float()
+        pixels = _pixels(data, offset[part], frame[part], windows.size)
+        across = weights(box[:, 0], box[:, 2], frame[part, 0], pixels.shape[1], bins)
+        down = weights(box[:, 1], box[:, 3], frame[part, 1], pixels.shape[2], bins)
+        result[part] = (down @ pixels.transpose(1, 2) @ across.transpose(1, 2)).clamp(0, 1)
         first = last
     return result
 
@@ -47,19 +57,17 @@ def _chunk_end(sides: list[int], first: int) -> int:
     return last
 
 
-def _resample(data: Tensor, offset: Tensor, frame: Tensor, boxes: Tensor, bins: int, size: tuple[int, int]) -> Tensor:
-    """(P, bins, bins) of masks in `frame` (P, 4) seen from `boxes` (P, 4)."""
+def _pixels(data: Tensor, offset: Tensor, frame: Tensor, size: tuple[int, int]) -> Tensor:
+    """The masks in `frame` (P, 4) with a rim of one pixel, float32 (P, columns, rows): columns first, as in windows."""
     height, width = size
     x, shown_x = _padded(frame[:, 0], frame[:, 2], width)
     y, shown_y = _padded(frame[:, 1], frame[:, 3], height)
+    shown = shown_x[:, :, None] & shown_y[:, None, :]
+    if not data.numel():
+        return shown.float() * 0
     rows = frame[:, 3] - frame[:, 1]
     place = offset[:, None, None] + x[:, :, None] * rows[:, None, None] + y[:, None, :]
-    shown = shown_x[:, :, None] & shown_y[:, None, :]
-    # (P, columns, rows): windows are stored down their columns.
-    pixels = data[place.clamp(0, max(data.numel() - 1, 0))].float() * shown if data.numel() else shown.float() * 0
-    across = _means(boxes[:, 0], boxes[:, 2], frame[:, 0], x.shape[1], bins)
-    down = _means(boxes[:, 1], boxes[:, 3], frame[:, 1], y.shape[1], bins)
-    return (down @ pixels.transpose(1, 2) @ across.transpose(1, 2)).clamp(0, 1)
+    return data[place.clamp(0, data.numel() - 1)].float() * shown
 
 
 def _padded(low: Tensor, high: Tensor, canvas: int) -> tuple[Tensor, Tensor]:
@@ -85,6 +93,23 @@ def _means(low: Tensor, high: Tensor, origin: Tensor, pixels: int, bins: int) ->
     centre = torch.arange(-1, pixels - 1, device=low.device) + 0.5
     area = _hat_integral(edge[:, :, None] - centre)
     return (area[:, 1:] - area[:, :-1]) * (bins / width)[:, None, None]
+
+
+def _samples(low: Tensor, high: Tensor, origin: Tensor, pixels: int, bins: int) -> Tensor:
+    """Weights (P, bins, pixels) of torchvision's RoIAlign: mean of the hats at evenly spaced points of each bin.
+
+    A bin of b pixels has ceil(b) points, a box has at least one pixel, and pixel k has its centre at k, not k + 0.5.
+    """
+    step = (high - low).clamp(min=1) / bins
+    points = step.ceil()
+    centre = torch.arange(-1, pixels - 1, device=low.device)
+    edge = (low - origin)[:, None] + step[:, None] * torch.arange(bins, device=low.device)
+    total = torch.zeros(len(low), bins, pixels, device=low.device)
+    for i in range(int(points.max())):
+        place = edge + (step * (i + 0.5) / points)[:, None]
+        hat = (1 - (place[:, :, None] - centre).abs()).clamp(min=0)
+        total += hat * (i < points)[:, None, None]
+    return total / points[:, None, None]
 
 
 def _hat_integral(t: Tensor) -> Tensor:

@@ -10,9 +10,10 @@ from typing import Any, Literal
 import torch
 
 from pipeline.data import coco as annotations
-from pipeline.errors import InputError
+from pipeline.errors import ConfigError, InputError
 from pipeline.files import Paths, read_coco, read_folds, write_detections
 from pipeline.inference.detect import detect_images
+from pipeline.model.ready import ready
 from pipeline.model.training import Trainer, precision
 from pipeline.model.weights import load_detector
 from pipeline.progress import since, track
@@ -32,25 +33,29 @@ def predict(
     trainer: Trainer,
     overwrite: bool,
     quiet: bool,
+    score_floor: float | None,
 ) -> None:
     """Detect instances with the weights of each fold: in its own validation images and in the test images.
 
     Reads runs/<run>/fold<k>/best.pt and the images. Writes detections_validation.npz and detections_test.npz beside
-    the weights: boxes and soft masks in the boxes' frames, before any threshold.
+    the weights: boxes and soft masks in the boxes' frames, before any threshold but score_floor (null: the one the
+    weights were trained with). A higher one saves the masks of detections below it, and a sweep cannot go below it.
     """
+    if score_floor is not None and not 0 <= score_floor <= 1:
+        raise ConfigError(f"score_floor: wanted 0 to 1, got {score_floor}")
     folds = read_folds(paths.folds)
     if trainer.threads is not None:
         torch.set_num_threads(trainer.threads)
     for k in trained_folds(paths, run, fold):
         for part in SPLITS if split is None else (split,):
             images = _images(paths, folds, k, part)
-            step = _step(paths, run, k, part, images, trainer)
+            step = _step(paths, run, k, part, images, trainer, score_floor)
             if not overwrite and step.is_done():
                 log.info("%s is complete; overwrite=true predicts again", step.outputs[0])
                 continue
             begin = time.monotonic()
             detector, _ = load_detector(paths.fold(run, k) / "best.pt")
-            detector.to(_device(trainer))
+            detector = ready(detector.to(_device(trainer)), score_floor)
             found = detect_images(detector, paths.data, images, precision(trainer.precision, trainer.accelerator))
             detections = list(track(found, len(images), f"fold {k}, {part}", "image", quiet))
             step.stamp.unlink(missing_ok=True)
@@ -75,13 +80,25 @@ def _images(paths: Paths, folds: dict[str, int], fold: int, split: Split) -> lis
     return [images[name] for name, own in folds.items() if own == fold]
 
 
-def _step(paths: Paths, run: str, fold: int, split: Split, images: list[dict[str, Any]], trainer: Trainer) -> Step:
+def _step(
+    paths: Paths,
+    run: str,
+    fold: int,
+    split: Split,
+    images: list[dict[str, Any]],
+    trainer: Trainer,
+    score_floor: float | None,
+) -> Step:
     folder = paths.fold(run, fold)
     files: list[Path] = [paths.data / image["file_name"] for image in images]
     return Step(
         stamp=folder / f".predict_{split}.json",
         outputs=(folder / f"detections_{split}.npz",),
-        settings={"precision": precision(trainer.precision, trainer.accelerator), "split": split},
+        settings={
+            "precision": precision(trainer.precision, trainer.accelerator),
+            "split": split,
+            "score_floor": score_floor,
+        },
         inputs={"best.pt": file_hash(folder / "best.pt"), "images": folder_state(files)},
     )
 
