@@ -113,6 +113,21 @@ def test_the_batch_is_normalised_padded_with_zeros_and_never_resized() -> None:
     assert build(scale=0.5)._batch([noise(64, 96)])[1] == [(32, 48)]
 
 
+def test_the_order_in_memory_changes_nothing_but_rounding() -> None:
+    detector = build(backbone=RESNET18).eval()
+    before = {name: tensor.clone() for name, tensor in detector.state_dict().items()}
+    found = []
+    for order in (torch.contiguous_format, torch.channels_last):
+        assert detector.arranged(order) is detector
+        batch, _ = detector._batch([noise(64, 96)])
+        assert batch.is_contiguous(memory_format=order)
+        assert detector.backbone.fpn.layer_blocks[0][0].weight.is_contiguous(memory_format=order)
+        found.append(detect(detector, noise(64, 96))[0])
+    for name, column in found[0].items():
+        torch.testing.assert_close(found[1][name], column, atol=1e-3, rtol=1e-3)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in detector.state_dict().items())
+
+
 # torchvision's own ---------------------------------------------------------------------------------------------------
 
 RESNET18 = Backbone("resnet18", "torchvision", 256, RESNET50.mean, RESNET50.std, 3)

@@ -71,7 +71,7 @@ def pooled(plane: Tensor, rois: Tensor, side: int, scale: float, aligned: bool) 
     line = rois[:, 0].long()[:, None, None] * height + down
     place = line[:, :, None, :, None] * width + across[:, None, :, None, :]
     share = share_down[:, :, None, :, None] * share_across[:, None, :, None, :]
-    rows = plane.permute(0, 2, 3, 1).reshape(-1, channels)
+    rows = plane.permute(0, 2, 3, 1).reshape(-1, channels).float()
     each = 4 * _SAMPLES**2
     found = functional.embedding_bag(place.view(-1, each), rows, mode="sum", per_sample_weights=share.view(-1, each))
     return found.view(len(rois), side, side, channels).permute(0, 3, 1, 2)

@@ -32,10 +32,10 @@ def ready(detector: Detector, score_floor: float | None = None) -> Detector:
     folded = copy.deepcopy(result.backbone)
     fold_norms(folded, example)
     if all(_close(plane, before[name]) for name, plane in folded(example).items()):
-        result.backbone = folded.to(memory_format=torch.channels_last)
+        result.backbone = folded
     else:
         log.info("the backbone uses its convolutions in a way that keeps batch norm from being folded into them")
-    return result
+    return result.arranged(torch.channels_last)
 
 
 def _close(one: Tensor, other: Tensor) -> bool:

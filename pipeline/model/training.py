@@ -103,6 +103,11 @@ class Module(lightning.LightningModule):
         self.skipped = 0
         self.validated: list[Detections] = []
 
+    def on_fit_start(self) -> None:
+        """A GPU computes faster, forward and backward, with the channels of a place side by side in memory."""
+        if self.device.type == "cuda":
+            self.detector.arranged(torch.channels_last)
+
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Sampling of anchors and boxes uses the global generators: make them a function of the step."""
         place = (self.seed, self.global_step, self.global_rank, batch_idx)
