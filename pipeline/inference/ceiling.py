@@ -23,7 +23,7 @@ from pipeline.masks.windows import windows
 from pipeline.metrics.mean_precision import mean_precision
 from pipeline.model.targets import mask_targets
 
-NOISE = 0.7  # pixels, standard deviation of each side of a box: about what a trained detector leaves
+NOISE = 0.7  # pixels, standard deviation of each side of a box: an assumption, for no detector is exact
 SIZES = (14, 28, 56, 112)
 CAPS = (100, 300)
 TILES = ((256, 64), (512, 128))
