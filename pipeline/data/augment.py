@@ -142,28 +142,27 @@ def picture(image: Image, matrix: Matrix, size: tuple[int, int]) -> Image:
     linear = matrix[:, :2]
     if (matrix != np.rint(matrix)).any() or not np.array_equal(linear @ linear.T, np.eye(2)):
         return _interpolated(image, matrix, size)
-    part = _region(image, footprint(matrix, size))
+    part = _region(image, footprint(matrix.tolist(), size))
     part = part[:: -1 if linear[1].sum() < 0 else 1, :: -1 if linear[0].sum() < 0 else 1]
     return np.ascontiguousarray(part if linear[0, 0] else part.transpose(1, 0, 2))
 
 
 def _interpolated(image: Image, matrix: Matrix, size: tuple[int, int]) -> Image:
-    x0, y0, x1, y1 = footprint(matrix, size)
+    rows = matrix.tolist()
+    x0, y0, x1, y1 = footprint(rows, size)
     box = (x0 - 1, y0 - 1, x1 + 1, y1 + 1)  # neighbours to interpolate with
     part = _region(image, box).astype(np.float32)
-    grid = np.empty((2, *size), np.float32)  # x and y from -1 to 1 over the whole part, as torch wants them
-    x, y = np.arange(size[1]) + 0.5, np.arange(size[0])[:, None] + 0.5
-    for axis in (0, 1):
-        a, b, c = matrix[axis].tolist()
-        unit = 2 / (box[axis + 2] - box[axis])
-        np.add((a * unit * x + ((c - box[axis]) * unit - 1)).astype(np.float32),
-               (b * unit * y).astype(np.float32), out=grid[axis])  # fmt: skip
+    grid = torch.empty((2, *size))  # x and y from -1 to 1 over the whole part, as torch wants them
+    x, y = np.arange(size[1]) + 0.5, np.arange(size[0]) + 0.5
+    for plane, (a, b, c), near, far in zip(grid, rows, box[:2], box[2:], strict=True):
+        unit = 2 / (far - near)
+        across = (a * unit * x + ((c - near) * unit - 1)).astype(np.float32)
+        down = (b * unit * y).astype(np.float32)
+        torch.add(torch.from_numpy(across), torch.from_numpy(down)[:, None], out=plane)
     found = torch.nn.functional.grid_sample(
-        torch.from_numpy(part).permute(2, 0, 1)[None],
-        torch.from_numpy(grid).permute(1, 2, 0)[None],
-        align_corners=False,
-    )
-    return np.rint(found[0].numpy()).astype(np.uint8).transpose(1, 2, 0)
+        torch.from_numpy(part).permute(2, 0, 1)[None], grid.permute(1, 2, 0)[None], align_corners=False
+    )[0].numpy()
+    return np.rint(found, out=found).astype(np.uint8).transpose(1, 2, 0)
 
 
 def _region(image: Image, box: Box) -> Image:
@@ -197,4 +196,4 @@ def light(image: Image, spec: Augment, rng: np.random.Generator) -> Image:
         grey = level.take(image).mean(2, keepdims=True)
         return np.repeat(np.rint(grey * 255).astype(np.uint8), image.shape[2], 2)
     table = np.rint(level * 255).astype(np.uint8).tobytes()
-    return np.frombuffer(image.tobytes().translate(table), np.uint8).reshape(image.shape)
+    return np.frombuffer(bytearray(np.ascontiguousarray(image)).translate(table), np.uint8).reshape(image.shape)

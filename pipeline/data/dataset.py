@@ -114,7 +114,7 @@ def _grey(values: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def as_tensor(image: NDArray[np.uint8]) -> Tensor:
-    """uint8 (3, H, W) of uint8 (H, W, 3), or of (H, W, 1), repeated."""
-    result = torch.empty((3, *image.shape[:2]), dtype=torch.uint8)
+    """uint8 (3, H, W) of uint8 (H, W, 3), or of (H, W, 1), then a view of one channel in memory."""
+    result = torch.empty((image.shape[2], *image.shape[:2]), dtype=torch.uint8)
     result.numpy()[:] = image.transpose(2, 0, 1)
-    return result
+    return result.expand(3, -1, -1)

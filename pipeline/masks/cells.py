@@ -10,6 +10,7 @@ coordinates in which pixel (row y, column x) covers x..x + 1 and y..y + 1.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,7 @@ from pipeline.masks.windows import Windows
 Int32 = NDArray[np.int32]
 Matrix = NDArray[np.float64]
 _DIGITS = 13  # binary places to which a matrix is rounded: products with pixel centres are then exact in int32
+_UNIT = 2**_DIGITS
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,8 +31,9 @@ class Cells:
     """The pieces of columns that the same masks hold.
 
     size: (H, W). count: masks N. start, stop: int32 (C,), half-open intervals of column-major pixel numbers, sorted,
-    without overlap, none over the end of a column. label: int32 (C,). Label k from 1 to N is mask k - 1 alone; label
-    N + 1 + s is the set s of masks member[bounds[s]:bounds[s + 1]]. bounds: int32 (S + 1,). member: int32.
+    without overlap, none over the end of a column. label: int32 (C,), from 1 to N + S: label k stands for the masks
+    member[bounds[k - 1]:bounds[k]]. Labels up to N are those of a mask alone, k of mask k - 1; the S others are sets.
+    bounds: int32 (N + S + 1,). member: int32.
     """
 
     size: tuple[int, int]
@@ -40,7 +43,6 @@ class Cells:
     label: Int32
     bounds: Int32
     member: Int32
-
 
 def cells(runs: Runs) -> Cells:
     """The cells of masks, which may overlap. Between two neighbouring ends of runs every mask is either in or out."""
@@ -59,6 +61,8 @@ def cells(runs: Runs) -> Cells:
     number, bounds, member = _sets(owner[order[depth[cell[order]] > 1]], depth[shared])
     label[shared] = runs.count + 1 + number
     held = np.flatnonzero(depth)
+    alone = np.arange(runs.count)
+    bounds, member = np.concatenate([alone, runs.count + bounds]), np.concatenate([alone, member])
     columns = (edges[held], edges[held + 1] if held.size else held, label[held], bounds, member)
     return Cells(runs.size, runs.count, *(column.astype(np.int32) for column in columns))
 
@@ -74,12 +78,12 @@ def _sets(members: Int, lengths: Int) -> tuple[Int, Int, Int]:
     return number.reshape(-1), np.concatenate([[0], np.cumsum(held.sum(1))]), sets[held]
 
 
-def footprint(matrix: Matrix, size: tuple[int, int]) -> tuple[int, int, int, int]:
+def footprint(matrix: Sequence[Sequence[float]], size: tuple[int, int]) -> tuple[int, int, int, int]:
     """Box x0 y0 x1 y1 (half-open, pixels of the old canvas) of all that a new canvas of `size` (H, W) shows of it.
 
-    It may reach beyond the old canvas, and has a pixel at least.
+    matrix: two rows of three numbers. The box may reach beyond the old canvas, and has a pixel at least.
     """
-    (a, b, c), (d, e, f) = matrix.tolist()
+    (a, b, c), (d, e, f) = matrix
     height, width = size
     x = (c, c + a * width, c + b * height, c + a * width + b * height)
     y = (f, f + d * width, f + e * height, f + d * width + e * height)
@@ -95,58 +99,50 @@ def view(source: Cells, matrix: Matrix, size: tuple[int, int], least: float | ND
     column to 1/16384, and all else is arithmetic of integers. Returns the masks and their numbers, int64 ascending. The
     cost follows the sizes of the canvases and the outlines inside them, not the number of masks times an area.
     """
-    rounded = np.rint(matrix * [2**_DIGITS, 2**_DIGITS, 2 << _DIGITS])
-    box = footprint(rounded / [2**_DIGITS, 2**_DIGITS, 2 << _DIGITS], size)
-    shown = _painted(source, box).take(_places(rounded.astype(np.int64).tolist(), size, box))
-    edge = np.flatnonzero(shown[1:] != shown[:-1]) + 1
+    rounded = [[round(a * _UNIT), round(b * _UNIT), round(c * 2 * _UNIT)] for a, b, c in matrix.tolist()]
+    box = footprint([[a / _UNIT, b / _UNIT, c / (2 * _UNIT)] for a, b, c in rounded], size)
+    shown = _painted(source, box).take(_places(rounded, size, box))
+    edge = (shown[1:] != shown[:-1]).nonzero()[0] + 1
     label = shown[edge]
-    held = np.flatnonzero(label)
+    held = label.nonzero()[0]
     start, stop, owner = _opened(source, edge[held], edge[held + 1], label[held])
-    # The canvas's order stays within a mask. Numbers of 16 bits are sorted faster.
-    order = np.argsort(owner.astype(np.int16) if source.count < 1 << 15 else owner, kind="stable")
-    start, stop, owner = start[order], stop[order], owner[order]
     area = np.bincount(owner, stop - start, source.count)
     kept = (area >= least) & (area > 0)
-    chosen = np.flatnonzero(kept)
-    runs = np.flatnonzero(kept[owner])
-    rank = np.cumsum(kept)[owner[runs]] - 1
-    return _cut(start[runs], stop[runs], rank, chosen.size, size), chosen
+    # The canvas's order stays within a mask. Numbers of 16 bits are sorted faster.
+    order = (owner.astype(np.int16) if source.count < 1 << 15 else owner).argsort(kind="stable")
+    owner = owner[order]
+    of_kept = kept[owner]
+    order = order[of_kept]
+    return _cut(start[order], stop[order], owner[of_kept], size), kept.nonzero()[0]
 
 
-def _cut(start: Int, stop: Int, owner: Int, count: int, size: tuple[int, int]) -> Windows:
-    """Windows of masks none of which is empty from their runs, as pixels of `_places`, sorted by mask."""
-    if not count:
+def _cut(start: Int, stop: Int, owner: Int32, size: tuple[int, int]) -> Windows:
+    """Windows of the masks that own the runs, which are pixels of `_places`, sorted by mask."""
+    if not owner.size:
         return Windows(size, np.zeros((0, 4), np.int64), np.zeros(0, np.uint8), np.zeros(0, np.int64))
     pitch = size[0] + 1
     x = start // pitch
     top = start - (x * pitch + 1)
     length = stop - start
-    first = np.searchsorted(owner, np.arange(count))
-    last = np.append(first[1:], owner.size) - 1
-    low, high = np.minimum.reduceat(top, first), np.maximum.reduceat(top + length, first)
-    box = np.stack([x[first], low, x[last] + 1, high], 1)
-    height = high - low
-    areas = (box[:, 2] - box[:, 0]) * height
-    offset = np.cumsum(areas) - areas
-    begin = (offset - box[:, 0] * height - low)[owner] + x * height[owner] + top
-    edges = np.zeros(2 * begin.size + 2, np.int64)
-    edges[1:-1:2], edges[2::2], edges[-1] = begin, begin + length, areas.sum()
-    pattern = np.zeros(2 * begin.size + 1, np.uint8)
-    pattern[1::2] = 1
-    return Windows(size, box, np.repeat(pattern, np.diff(edges)), offset)
+    new = np.empty(owner.size, bool)
+    new[0], new[1:] = True, owner[1:] != owner[:-1]
+    first, rank = new.nonzero()[0], new.cumsum() - 1
+    box = np.empty((first.size, 4), np.int64)
+    box[:, 0], box[:-1, 2], box[-1, 2] = x[first], x[first[1:] - 1] + 1, x[-1] + 1
+    box[:, 1], box[:, 3] = np.minimum.reduceat(top, first), np.maximum.reduceat(top + length, first)
+    height = box[:, 3] - box[:, 1]
+    ends = ((box[:, 2] - box[:, 0]) * height).cumsum()
+    offset = np.zeros_like(ends)
+    offset[1:] = ends[:-1]
+    begin = (offset - box[:, 0] * height - box[:, 1])[rank] + x * height[rank] + top
+    return Windows(size, box, _filled(begin, begin + length, np.ones(begin.size, np.uint8), int(ends[-1])), offset)
 
 
 def _opened(source: Cells, start: Int, stop: Int, label: Int32) -> tuple[Int, Int, Int32]:
     """Intervals of labels as intervals of the masks that the labels stand for: start, stop, mask."""
-    several = label > source.count
-    if not several.any():
-        return start, stop, label - 1
-    chosen = label[several] - (source.count + 1)
-    begin, times = source.bounds[chosen].astype(np.int64), np.ones(label.size, np.int64)
-    times[several] = source.bounds[chosen + 1] - begin
-    owner = np.repeat(label - 1, times)
-    owner[np.repeat(several, times)] = source.member[expand(begin, times[several])]
-    return np.repeat(start, times), np.repeat(stop, times), owner
+    begin = source.bounds[label - 1].astype(np.int64)
+    times = source.bounds[label] - begin
+    return start.repeat(times), stop.repeat(times), source.member[expand(begin, times)]
 
 
 def _painted(source: Cells, box: tuple[int, int, int, int]) -> Int32:
@@ -156,21 +152,26 @@ def _painted(source: Cells, box: tuple[int, int, int, int]) -> Int32:
     """
     (height, width), (x0, y0, x1, y1) = source.size, box
     ends = np.array([max(x0, 0) * height, min(x1, width) * height], np.int32)
-    first, end = np.searchsorted(source.start, ends).tolist()
+    first, end = source.start.searchsorted(ends).tolist()
     start, stop = source.start[first:end], source.stop[first:end]
     x = start // height
     top = (x - x0) * (y1 - y0)  # where the column begins in the box
     shift = top - x * height - y0
     start, stop = np.maximum(start + shift, top), np.minimum(stop + shift, top + (y1 - y0))
-    held = np.flatnonzero(start < stop)
-    edges = np.zeros(2 * held.size + 2, np.int64)
-    edges[1:-1:2], edges[2::2], edges[-1] = start[held], stop[held], (x1 - x0) * (y1 - y0) + 1
-    label = np.zeros(2 * held.size + 1, np.int32)
-    label[1::2] = source.label[first:end][held]
-    return np.repeat(label, np.diff(edges))
+    held = (start < stop).nonzero()[0]
+    return _filled(start[held], stop[held], source.label[first:end][held], (x1 - x0) * (y1 - y0) + 1)
 
 
-def _places(matrix: list[list[int]], size: tuple[int, int], box: tuple[int, int, int, int]) -> Int32:
+def _filled(start: NDArray[Any], stop: NDArray[Any], value: NDArray[Any], size: int) -> NDArray[Any]:
+    """(size,) of value[k] from start[k] to stop[k], ascending and without overlap, and of zeros elsewhere."""
+    edges = np.empty(2 * start.size + 2, np.int64)
+    edges[0], edges[1:-1:2], edges[2::2], edges[-1] = 0, start, stop, size
+    values = np.zeros(2 * start.size + 1, value.dtype)
+    values[1::2] = value
+    return values.repeat(edges[1:] - edges[:-1])
+
+
+def _places(matrix: Sequence[Sequence[int]], size: tuple[int, int], box: tuple[int, int, int, int]) -> Int32:
     """For each pixel of the new canvas, column-major, the number of its source among the pixels of `_painted`.
 
     Above each column and behind the last is one more that leads to the background: no run goes over a column's end.
