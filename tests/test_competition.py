@@ -28,7 +28,14 @@ def test_the_two_contests_number_their_pixels_in_two_orders() -> None:
     [
         ({"categories": ()}, r"categories: wanted different names, at least one, got \(\)"),
         ({"categories": ("cell", "cell")}, r"categories: wanted different names, at least one, got \('cell', 'cell'\)"),
-        ({"categories": ("a", "b"), "category_column": None}, "category_column: wanted a column, .* got null"),
+        ({"annotation_columns": {"id": "image", "t": "mask"}}, "annotation_columns: wanted one for the class of .*"),
+        (
+            {"annotation_columns": {"id": "image"}},
+            "annotation_columns: the layout rows wants .* image, mask; .*",
+        ),
+        ({"submission_layout": "strings"}, "submission_columns: the layout strings wants .* image, predictions; .*"),
+        ({"order": None}, "order: wanted row or column, .* got null"),
+        ({"codes": {"neuron": "0"}}, r"codes: \['neuron'\] are none of the categories .*"),
         ({"train_image": "train/*.png"}, r'train_image: wanted a path with {id}, .* got "train/\*\.png"'),
         ({"test_image": "test.png"}, 'test_image: wanted a path with {id}, .* got "test.png"'),
         ({"train_masks": "masks/*.png"}, r'train_masks: wanted a path with {id}, .* got "masks/\*\.png"'),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import random
 import tempfile
@@ -45,7 +46,7 @@ def test_annotations_are_what_the_coco_tools_make_of_the_same_masks(
         root = Path(folder)
         write_images(root, competition.train_image, {"x": size})
         lines = ["ImageId,EncodedPixels", *csv_rows("x", masks, order)]
-        (root / competition.train_csv).write_text("\n".join(lines))
+        (root / competition.train_annotations).write_text("\n".join(lines))
         coco = contest.read_train(root, competition, "csv")
     rles = [tools.encode(np.asfortranarray(mask.astype(np.uint8))) for mask in masks]
     want = Counter(
@@ -65,7 +66,7 @@ def test_a_csv_and_folders_of_masks_give_the_same_bytes(seed: int, size: tuple[i
         write_images(root, competition.train_image, {"x": size, "y": size})
         write_masks(root, "x", masks)
         lines = ["ImageId,EncodedPixels", *csv_rows("x", masks[::-1], "column")]
-        (root / competition.train_csv).write_text("\n".join(lines))
+        (root / competition.train_annotations).write_text("\n".join(lines))
         assert written(contest.read_train(root, competition, "csv")) == written(
             contest.read_train(root, competition, "masks")
         )
@@ -190,7 +191,9 @@ def test_repeated_rows_are_kept_and_reported(tmp_path: Path, caplog: pytest.LogC
 
 
 def test_group_columns_name_the_group_and_blank_ones_leave_each_image_alone(tmp_path: Path) -> None:
-    competition = facts("sartorius", group_columns=("sample_date", "sample_id"))
+    competition = facts("sartorius")
+    columns = {**competition.annotation_columns, "sample_date": "group", "sample_id": "group"}
+    competition = dataclasses.replace(competition, annotation_columns=dict(sorted(columns.items())))
     csv = SARTORIUS_CSV.replace("astro,,,,", "astro,,d1,s1,").replace("cort,,,,", "cort,,d1,s1,")
     coco = contest.read_train(draw(tmp_path, "sartorius", csv), competition, "csv")
     assert [image["group"] for image in coco["images"]] == ["d1|s1", "b2", "c3"]
@@ -289,8 +292,8 @@ def test_every_text_of_a_real_contest_comes_back_byte_for_byte(
     competition = facts(key)
     coco = contest.read_train(real_data / folder, competition, "csv")
     assert (len(coco["images"]), len(coco["annotations"])) == (images, rows)
-    table = pd.read_csv(real_data / folder / competition.train_csv, dtype=str, keep_default_na=False)
-    want = Counter(zip(table[competition.image_column], table[competition.rle_column], strict=True))
+    table = pd.read_csv(real_data / folder / competition.train_annotations, dtype=str, keep_default_na=False)
+    want = Counter(zip(table[competition.annotation("image")], table[competition.annotation("mask")], strict=True))
     assert Counter(_texts(coco, competition)) == want
 
 

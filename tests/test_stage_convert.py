@@ -412,7 +412,7 @@ def test_the_command_ends_with_one_line_status_1_and_no_output(
     root = draw(tmp_path / "data", key, train_csv=csv.replace(old, new))
     done = type_in(tmp_path, key)
     assert done.returncode == 1, done.stderr
-    table = root / facts(key).train_csv
+    table = root / facts(key).train_annotations
     assert done.stderr.splitlines()[-1] == f"maskline convert: {message}. Correct the row in {table}."
     assert "Traceback" not in done.stderr
     assert done.stdout == ""

@@ -39,7 +39,7 @@ def read_train(root: Path, competition: Competition, source: Source) -> Coco:
     if source == "masks":
         images = _open(root, competition.train_image, _find_ids(root, competition.train_image))
         return build(competition, images, _read_folders(root, competition, images))
-    table = _read_annotations(root / competition.train_csv, competition)
+    table = _read_annotations(root / competition.train_annotations, competition)
     _check_files(root, competition.train_image, table)
     images = _open(root, competition.train_image, _find_ids(root, competition.train_image))
     return build(competition, with_groups(table, images), read_masks(table, competition, images))
@@ -47,8 +47,8 @@ def read_train(root: Path, competition: Competition, source: Source) -> Coco:
 
 def read_test(root: Path, competition: Competition) -> Coco:
     """The images that the sample submission lists, without annotations. Raises InputError as `read_train` does."""
-    image, text = competition.submission_columns
-    table = read_table(root / competition.sample_submission, {"image": image, "text": text})
+    names = {"image": competition.submission("image"), "text": competition.submission("mask")}
+    table = read_table(root / competition.sample_submission, {own: name for own, name in names.items() if name})
     _check_ids(table)
     _check_repeats(table)
     _check_files(root, competition.test_image, table)
@@ -79,16 +79,20 @@ def list_pictures(root: Path, competition: Competition, source: Source) -> list[
 
 def _read_annotations(path: Path, competition: Competition) -> Table:
     columns = {
-        "image": competition.image_column,
-        "text": competition.rle_column,
-        "category": competition.category_column,
-        "height": competition.height_column,
-        "width": competition.width_column,
-        **{f"group {i}": column for i, column in enumerate(competition.group_columns)},
+        "image": competition.annotation("image"),
+        "text": competition.annotation("mask"),
+        "category": competition.annotation("class"),
+        "height": competition.annotation("height"),
+        "width": competition.annotation("width"),
+        **{f"group {i}": column for i, column in enumerate(_groups(competition))},
     }
     table = read_table(path, {name: column for name, column in columns.items() if column is not None})
     _check_ids(table)
     return table
+
+
+def _groups(competition: Competition) -> list[str]:
+    return [column for column, role in competition.annotation_columns.items() if role == "group"]
 
 
 def _check_ids(table: Table) -> None:

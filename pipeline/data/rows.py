@@ -63,7 +63,7 @@ def require_one_category(competition: Competition) -> None:
     if len(competition.categories) != 1:
         raise ConfigError(
             f"competition {competition.key} has {len(competition.categories)} categories, but the annotations do not "
-            f"say which instance is of which; wanted one category, or annotations=csv with competition.category_column"
+            f"say which instance is of which; wanted one category, or annotations=csv with a class column"
         )
 
 

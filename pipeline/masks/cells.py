@@ -44,6 +44,7 @@ class Cells:
     bounds: Int32
     member: Int32
 
+
 def cells(runs: Runs) -> Cells:
     """The cells of masks, which may overlap. Between two neighbouring ends of runs every mask is either in or out."""
     x, top, bottom, run = split_columns(runs)

@@ -49,7 +49,7 @@ def convert(
 
 def _step(competition: Competition, paths: Paths, n_folds: int, seed: int, annotations: Source) -> Step:
     """What the outputs depend on: the tables by content, the pictures by name, size and time."""
-    tables = [paths.data / name for name in (competition.train_csv, competition.sample_submission)]
+    tables = [paths.data / name for name in (competition.train_annotations, competition.sample_submission)]
     pictures = contest.list_pictures(paths.data, competition, annotations)
     return Step(
         stamp=paths.output / ".convert.json",

@@ -27,7 +27,7 @@ def lint(path: Path, competition: Competition, sizes: Sizes) -> list[Finding]:
     rle-integer, rle-odd, rle-run, rle-start, rle-end, rle-overlap, rle-unsorted (a warning): one row's text.
     overlap: two rows of an image share a pixel where the contest forbids it; one finding per image.
     """
-    return check_table(read_table(Path(path), competition.submission_columns), competition, sizes)
+    return check_table(read_table(Path(path), tuple(competition.submission_columns)), competition, sizes)
 
 
 def check_table(table: Table, competition: Competition, sizes: Sizes) -> list[Finding]:

@@ -37,7 +37,7 @@ def to_rows(instances: Iterable[Instances], competition: Competition) -> pd.Data
         masks = [mask for mask in text.to_text(image.runs, competition.order, competition.base) if mask] or [""]
         names += [image.image_id] * len(masks)
         texts += masks
-    columns = dict(zip(competition.submission_columns, (names, texts), strict=True))
+    columns = dict(zip(tuple(competition.submission_columns), (names, texts), strict=True))
     return pd.DataFrame(columns, dtype=str)
 
 
@@ -52,7 +52,7 @@ def read(path: Path, competition: Competition, sizes: Mapping[str, tuple[int, in
     sizes: (height, width) in pixels by image id. Raises InputError with row, image and rule where the linter finds
     an error.
     """
-    table = read_table(Path(path), competition.submission_columns)
+    table = read_table(Path(path), tuple(competition.submission_columns))
     errors = [finding for finding in check_table(table, competition, sizes) if finding.level == "error"]
     if errors:
         shown = "\n".join(f"  {error}" for error in errors[:_SHOWN])
