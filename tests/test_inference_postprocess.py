@@ -4,12 +4,14 @@ import dataclasses
 
 import numpy as np
 import pytest
+from fixtures.contests import facts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.ndimage import binary_fill_holes
 from skimage.measure import label
 
+from pipeline.competition import Overlap
 from pipeline.inference.postprocess import Rules, decide
 from pipeline.instances import Detections, Instances
 from pipeline.masks.runs import area, to_dense
@@ -125,13 +127,27 @@ def test_deciding_twice_gives_the_same_and_modifies_nothing() -> None:
         np.testing.assert_array_equal(old, new)
 
 
+@LAW
+@given(st.integers(0, 12), st.integers(0, 2**32 - 1), st.sampled_from(["score", "small_first", "large_first"]))
+def test_overlaps_within_a_class_are_removed_as_if_it_were_alone(count: int, seed: int, order: str) -> None:
+    detections, rules = random(count, seed), changed(order=order, min_share=0.4, min_area=2)
+    found = decide(detections, rules, "within_class")
+    assert np.all(np.diff(found.scores) <= 0)
+    for own in np.unique(detections.labels):
+        alone = decide(detections.select(detections.labels == own), rules, "forbidden")
+        mine = found.select(found.labels == own)
+        assert mine.masks == alone.masks
+        np.testing.assert_array_equal(mine.scores, alone.scores)
+
+
 # By hand ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("overlap", ["forbidden", "allowed"])
-def test_no_detection_gives_no_instance(overlap: str) -> None:
-    for detections in (Detections.empty("a", SIZE, 28), random(5, 0)):
-        found = decide(detections, changed(score=2.0, min_share=0.5), overlap)
+@pytest.mark.parametrize("overlap", ["forbidden", "within_class", "allowed"])
+def test_no_detection_gives_no_instance(overlap: Overlap) -> None:
+    unsure = random(5, 0)
+    for detections in (Detections.empty("a", SIZE, 28), unsure.select(unsure.scores < 1)):
+        found = decide(detections, changed(score=1.0, min_share=0.5), overlap)
         assert (len(found), found.masks, found.size) == (0, (), SIZE)
 
 
@@ -301,3 +317,29 @@ def test_a_hole_that_another_instance_made_stays() -> None:
 def test_the_rules_that_came_later_change_nothing_unless_asked_for() -> None:
     plain = Rules(score=0.3, mask=0.5, min_area=3, min_share=0.4)
     assert (plain.order, plain.holes, plain.parts, plain.nms) == ("score", "keep", "all", None)
+
+
+# Wrong and missing numbers -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "wanted"),
+    [
+        ("score", 1.2, "a number from 0 to 1"),
+        ("mask", -0.1, "a number from 0 to 1"),
+        ("min_share", float("nan"), "a number from 0 to 1"),
+        ("nms", 3.0, "a number from 0 to 1"),
+        ("min_area", -1, "0 pixels or more"),
+    ],
+)
+def test_a_number_out_of_its_range_is_refused_by_its_name(name: str, value: float, wanted: str) -> None:
+    with pytest.raises(ValueError, match=f"^{name}: wanted {wanted}, got {value}$"):
+        changed(**{name: value})
+
+
+def test_the_metric_gives_the_score_threshold_that_is_not_set() -> None:
+    assert changed(score=None).settled(facts("sartorius")).score == 0.5
+    assert changed(score=None).settled(facts("hubmap2023")).score == 0.0
+    assert changed(score=0.3).settled(facts("hubmap2023")).score == 0.3
+    with pytest.raises(ValueError, match="score: wanted a number from 0 to 1, got null"):
+        decide(random(3, 0), changed(score=None), "allowed")

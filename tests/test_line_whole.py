@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from pipeline import toy
+from pipeline.files import read_detections
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 TINY = [
@@ -118,10 +119,14 @@ def test_the_notebook_runs_on_a_finished_run(finished: tuple[Path, Path, str]) -
     assert done.returncode == 0, done.stderr
 
 
-def test_dsb2018_runs_to_a_row_for_every_id_of_the_sample_submission(real_data: Path, tmp_path: Path) -> None:
+def test_dsb2018_runs_in_torchvisions_alignment_to_a_row_for_every_id(real_data: Path, tmp_path: Path) -> None:
     data = real_data / "dsb2018_mini"
-    done = maskline("run", "competition=dsb2018", *places(data, tmp_path), "n_folds=12", *TINY)
+    words = ["competition=dsb2018", "model.alignment=torchvision", *places(data, tmp_path)]
+    done = maskline("run", *words, "n_folds=12", *TINY)
     assert done.returncode == 0, done.stderr
+    found = read_detections(tmp_path / "output/runs/tiny/detections_test.npz", "predict")
+    assert {one.alignment for one in found} == {"torchvision"}
+    assert sum(map(len, found)) > 0
     rows = pd.read_csv(tmp_path / "output/submission.csv", dtype=str, keep_default_na=False)
     wanted = pd.read_csv(data / "stage1_sample_submission.csv", dtype=str)
     assert set(rows["ImageId"]) == set(wanted["ImageId"])

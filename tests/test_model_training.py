@@ -292,14 +292,14 @@ def test_an_unknown_fold_is_refused(contest: Path) -> None:
 
 
 def test_patience_ends_a_training_that_gets_no_better(contest: Path) -> None:
-    rules = Rules(score=2.0, mask=0.5, min_area=5, min_share=0.5)  # nothing is ever found
+    rules = Rules(score=1.0, mask=0.5, min_area=5, min_share=0.5)  # nothing is ever found
     folder = train(contest, "patient", postprocess=rules, trainer=replace(TRAINER, steps=20, patience=1))
     assert history(folder)["step"].tolist() == [2, 4]
     assert (folder / ".train.json").exists()
 
 
 def test_of_equal_scores_the_later_weights_are_kept(contest: Path) -> None:
-    rules = Rules(score=2.0, mask=0.5, min_area=5, min_share=0.5)
+    rules = Rules(score=1.0, mask=0.5, min_area=5, min_share=0.5)
     folder = train(contest, "equal", postprocess=rules, trainer=replace(TRAINER, steps=4))
     assert set(history(folder)["validation_score"]) == {0.0}
     assert read_weights(folder / "best.pt")["info"]["step"] == 4

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pipeline.competition import Overlap
 from pipeline.inference.paste import paste
 from pipeline.inference.postprocess import Rules, decide
 from pipeline.instances import Alignment, Detections, Instances
@@ -55,7 +56,7 @@ def ceilings(truth: Sequence[Instances], limits: Sequence[Limit]) -> Iterator[Ce
         yield Ceiling(limit.factor, limit.choice, mean_precision(truth, left).total, sum(map(len, left)))
 
 
-def limits(rules: Rules, overlap: str, alignment: Alignment, mask_size: int, cap: int) -> list[Limit]:
+def limits(rules: Rules, overlap: Overlap, alignment: Alignment, mask_size: int, cap: int) -> list[Limit]:
     """All limits, and last what the given settings make together.
 
     rules: of post-processing. overlap: "forbidden" or "allowed", as the contest has it. alignment, mask_size, cap: of
@@ -100,7 +101,7 @@ def soften(image: Instances, alignment: Alignment, bins: int, noise: float) -> D
     return Detections(image.image_id, image.size, boxes, scores, image.labels, masks, alignment)
 
 
-def _configured(rules: Rules, overlap: str, alignment: Alignment, bins: int, cap: int) -> Callable[..., Instances]:
+def _configured(rules: Rules, overlap: Overlap, alignment: Alignment, bins: int, cap: int) -> Callable[..., Instances]:
     sure = Rules(**{**vars(rules), "score": 0.0})
     return lambda image: decide(soften(_capped(cap)(image), alignment, bins, NOISE), sure, overlap)
 

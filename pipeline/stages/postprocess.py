@@ -26,6 +26,7 @@ def postprocess(
 
     Reads runs/<run>/detections_<split>.npz, writes instances_<split>.json beside it, in COCO's results format.
     """
+    rules = postprocess.settled(competition)
     for part in ("validation", "test") if split is None else (split,):
         source = paths.run(run) / f"detections_{part}.npz"
         truth = paths.annotations if part == "validation" else paths.test
@@ -33,13 +34,13 @@ def postprocess(
         step = Step(
             stamp=paths.run(run) / f".postprocess_{part}.json",
             outputs=(paths.run(run) / f"instances_{part}.json",),
-            settings={"postprocess": postprocess, "overlap": competition.overlap},
+            settings={"postprocess": rules, "overlap": competition.overlap},
             inputs={source.name: file_hash(source), truth.name: file_hash(truth)},
         )
         if not overwrite and step.is_done():
             log.info("%s is complete", step.outputs[0])
             continue
-        instances = [decide(one, postprocess, competition.overlap) for one in detections]
+        instances = [decide(one, rules, competition.overlap) for one in detections]
         step.stamp.unlink(missing_ok=True)
         write_instances(step.outputs[0], instances, coco)
         step.finish()

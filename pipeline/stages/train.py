@@ -14,7 +14,7 @@ import torch
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
-from pipeline.competition import Competition
+from pipeline.competition import Competition, Overlap
 from pipeline.data import coco as annotations
 from pipeline.data.annotations import gather
 from pipeline.data.augment import Augment
@@ -82,7 +82,7 @@ def train(
         torch.manual_seed(seed)
         detector = _detector(model.sized(statistics), len(competition.categories))
         truth = annotations.truth(annotations.subset(coco, _few(held_out, trainer.validation_images)))
-        score = partial(_score, truth=truth, rules=postprocess, overlap=competition.overlap)
+        score = partial(_score, truth=truth, rules=postprocess.settled(competition), overlap=competition.overlap)
         module = Module(detector, optimizer, schedule, trainer.steps, seed, trainer.nonfinite, score)
         pixels = open_pixels(paths.data, coco["images"], paths.output / "pixels", quiet)
         samples = TrainingSamples(paths.data, gather(coco, learn), augment, seed, pixels)
@@ -179,6 +179,6 @@ def _few(names: Sequence[str], most: int | None) -> list[str]:
     return [names[i * len(names) // most] for i in range(most)]
 
 
-def _score(found: Sequence[Detections], truth: Sequence[Instances], rules: Rules, overlap: str) -> dict[str, float]:
+def _score(found: Sequence[Detections], truth: Sequence[Instances], rules: Rules, overlap: Overlap) -> dict[str, float]:
     score = mean_precision(truth, [decide(one, rules, overlap) for one in found])
     return {"score": score.total, "ap50": float(score.pooled[0])}
