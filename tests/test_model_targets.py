@@ -76,6 +76,25 @@ def test_targets_equal_roi_align_of_the_dense_mask(seed: int) -> None:
     assert (found - wanted).abs().max() < 4e-3
 
 
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10_000), number=st.integers(1, 7))
+def test_targets_of_a_turned_or_mirrored_picture_are_turned_or_mirrored(seed: int, number: int) -> None:
+    """The bits of the number: mirror x, mirror y, transpose. Boxes lie on eighths of a pixel, so mirroring is exact."""
+    masks, owner = ellipses(SIZE, 4, seed), torch.from_numpy(np.random.default_rng(seed).integers(0, 4, 6))
+    boxes = (random_boxes(6, seed) * 8).round() / 8
+    wanted = mask_targets(windows(from_dense(masks)), owner, boxes, 14)
+    if number & 1:
+        masks, wanted = masks[:, :, ::-1], wanted.flip(2)
+        boxes = torch.stack([SIZE[1] - boxes[:, 2], boxes[:, 1], SIZE[1] - boxes[:, 0], boxes[:, 3]], 1)
+    if number & 2:
+        masks, wanted = masks[:, ::-1], wanted.flip(1)
+        boxes = torch.stack([boxes[:, 0], SIZE[0] - boxes[:, 3], boxes[:, 2], SIZE[0] - boxes[:, 1]], 1)
+    if number & 4:
+        masks, wanted, boxes = masks.transpose(0, 2, 1), wanted.transpose(1, 2), boxes[:, [1, 0, 3, 2]]
+    found = mask_targets(windows(from_dense(np.ascontiguousarray(masks))), owner, boxes, 14)
+    torch.testing.assert_close(found, wanted, atol=1e-4, rtol=0)
+
+
 def test_a_mask_at_the_border_goes_on_beyond_it() -> None:
     masks = np.zeros((2, 10, 12), bool)
     masks[0, :4, :5] = True  # in a corner
