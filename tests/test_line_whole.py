@@ -11,35 +11,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
+from fixtures.line import TINY, maskline, places
 
 from pipeline import toy
 from pipeline.files import read_detections
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-TINY = [
-    "fold=0",
-    "model.weights=none",
-    "model.backbone.channels=16",
-    "model.detections=30",
-    "model.proposals=60",
-    "model.score_floor=0.3",
-    "augment.crop=64",
-    "postprocess.score=0.3",
-    "trainer.steps=2",
-    "trainer.epoch_steps=1",
-    "trainer.validation_images=1",
-    "trainer.accelerator=cpu",
-    "run=tiny",
-]
-
-
-def maskline(*words: str) -> subprocess.CompletedProcess[str]:
-    """The command as a user gives it, from anywhere."""
-    return subprocess.run([sys.executable, "-m", "pipeline", *words], capture_output=True, text=True, check=False)
-
-
-def places(data: Path, folder: Path) -> list[str]:
-    return [f"paths.data={data}", f"paths.output={folder / 'output'}", f"paths.submissions={folder / 'submissions'}"]
 
 
 @pytest.fixture(scope="module")
