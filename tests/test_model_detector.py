@@ -105,12 +105,12 @@ def test_proposals_and_boxes_never_lie_in_the_padding() -> None:
 def test_the_batch_is_normalised_padded_with_zeros_and_never_resized() -> None:
     detector = build()
     images = [noise(75, 101), noise(64, 33, 1)]
-    batch, sizes = detector._batch(images)
+    batch, sizes = detector.batch(images)
     assert batch.shape == (2, 3, 96, 128)
     assert sizes == [(75, 101), (64, 33)]
     torch.testing.assert_close(batch[0, :, :75, :101], images[0] / 127.5 - 1)
     assert batch[0, :, 75:].abs().sum() == batch[0, :, :, 101:].abs().sum() == 0
-    assert build(scale=0.5)._batch([noise(64, 96)])[1] == [(32, 48)]
+    assert build(scale=0.5).batch([noise(64, 96)])[1] == [(32, 48)]
 
 
 def test_the_order_in_memory_changes_nothing_but_rounding() -> None:
@@ -119,7 +119,7 @@ def test_the_order_in_memory_changes_nothing_but_rounding() -> None:
     found = []
     for order in (torch.contiguous_format, torch.channels_last):
         assert detector.arranged(order) is detector
-        batch, _ = detector._batch([noise(64, 96)])
+        batch, _ = detector.batch([noise(64, 96)])
         assert batch.is_contiguous(memory_format=order)
         assert detector.backbone.fpn.layer_blocks[0][0].weight.is_contiguous(memory_format=order)
         found.append(detect(detector, noise(64, 96))[0])

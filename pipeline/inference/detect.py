@@ -9,17 +9,22 @@ from typing import Any
 import torch
 
 from pipeline.data.dataset import as_tensor, read_image
+from pipeline.inference.views import View, detect
 from pipeline.instances import Detections
 from pipeline.model.detector import Detector
 
 
 def detect_images(
-    detector: Detector, root: Path, images: Sequence[Mapping[str, Any]], precision: str = "32-true"
+    detector: Detector,
+    root: Path,
+    images: Sequence[Mapping[str, Any]],
+    precision: str = "32-true",
+    views: Sequence[View] = (View(),),
 ) -> Iterator[Detections]:
     """Detections of each image of a COCO dict's list, in its order.
 
     root: the contest's folder. precision: "32-true", or "bf16-mixed" or "16-mixed" for autocast on the detector's
-    device.
+    device. views: of each image, which have the same say.
     """
     kind = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(precision)
     device = next(detector.parameters()).device.type
@@ -27,5 +32,5 @@ def detect_images(
         pixels = as_tensor(read_image(root / image["file_name"]))
         # Not round the yield: the caller's own work is none of autocast's.
         with torch.autocast(device, kind, enabled=kind is not None):
-            found = detector.detect(pixels, image["name"])
+            found = detect(detector, pixels, image["name"], views)
         yield found

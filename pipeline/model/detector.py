@@ -132,8 +132,8 @@ class Detector(nn.Module):
         int64 (n,) from 1; masks `Windows`. Result: boxes float32 (n, 4), labels int64 (n,), scores float32 (n,)
         in falling order, masks float32 (n, M, M) in the box's frame.
         """
-        batch, sizes = self._batch(images)
-        factors = [_factor(image, size) for image, size in zip(images, sizes, strict=True)]
+        batch, sizes = self.batch(images)
+        factors = [factor_of(image, size) for image, size in zip(images, sizes, strict=True)]
         scaled = None if targets is None else [_scaled(t, f) for t, f in zip(targets, factors, strict=True)]
         features = self.backbone(batch)
         proposals, losses = self.rpn(ImageList(batch, sizes), features, scaled)
@@ -144,7 +144,7 @@ class Detector(nn.Module):
             result["boxes"] = result["boxes"] / factor
         return results
 
-    def _batch(self, images: list[Tensor]) -> tuple[Tensor, list[tuple[int, int]]]:
+    def batch(self, images: list[Tensor]) -> tuple[Tensor, list[tuple[int, int]]]:
         """Normalised images (B, 3, h, w), padded right and below to a multiple of 32, and their own sizes."""
         planes = [_resized((image / 255 - self.mean) / self.std, self.spec.scale) for image in images]
         sizes = [(plane.shape[-2], plane.shape[-1]) for plane in planes]
@@ -176,7 +176,7 @@ def _resized(plane: Tensor, scale: float) -> Tensor:
     return functional.interpolate(plane[None], size, mode="bilinear", antialias=True)[0]
 
 
-def _factor(image: Tensor, size: tuple[int, int]) -> Tensor:
+def factor_of(image: Tensor, size: tuple[int, int]) -> Tensor:
     """By what an image's boxes grow with it to `size` (h, w), float32 (4,): its sides are whole, `scale` is not."""
     across, down = size[1] / image.shape[-1], size[0] / image.shape[-2]
     return torch.tensor([across, down, across, down], device=image.device)

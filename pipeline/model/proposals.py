@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchvision.models.detection.rpn import RegionProposalNetwork
+from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.rpn import RegionProposalNetwork, concat_box_prediction_layers
 
 _BUDGET = 1 << 18  # pairs of an instance and an anchor that are looked at at once
 
@@ -30,6 +31,16 @@ class Proposals(RegionProposalNetwork):
         sizes = [plane.shape[-2:] for plane in features.values()]
         self.grids = tuple((int(h), int(w), k) for (h, w), k in zip(sizes, cells, strict=True))
         return super().forward(images, features, targets)
+
+    def scored(self, images: ImageList, features: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Of one image, in evaluation mode: boxes (n, 4) and how surely something is there, 0 to 1, (n,), falling."""
+        planes = list(features.values())
+        objectness, shifts = self.head(planes)
+        counts = [plane[0].numel() for plane in objectness]
+        flat, shift = concat_box_prediction_layers(objectness, shifts)
+        boxes = self.box_coder.decode(shift, self.anchor_generator(images, planes)).view(1, -1, 4)
+        found, scores = self.filter_proposals(boxes, flat, images.image_sizes, counts)
+        return found[0], scores[0]
 
     def assign_targets_to_anchors(
         self, anchors: list[Tensor], targets: list[dict[str, Any]]

@@ -13,6 +13,7 @@ from pipeline.data import coco as annotations
 from pipeline.errors import ConfigError, InputError
 from pipeline.files import Paths, read_coco, read_folds, write_detections
 from pipeline.inference.detect import detect_images
+from pipeline.inference.views import Views
 from pipeline.model.ready import ready
 from pipeline.model.training import Trainer, precision
 from pipeline.model.weights import load_detector
@@ -31,6 +32,7 @@ def predict(
     fold: int | None,
     split: Split | None,
     trainer: Trainer,
+    views: Views,
     overwrite: bool,
     quiet: bool,
     score_floor: float | None,
@@ -39,7 +41,7 @@ def predict(
 
     Reads runs/<run>/fold<k>/best.pt and the images. Writes detections_validation.npz and detections_test.npz beside
     the weights: boxes and soft masks in the boxes' frames, before any threshold but score_floor (null: the one the
-    weights were trained with). A higher one saves the masks of detections below it, and a sweep cannot go below it.
+    weights were trained with). All `views` of an image have the same say in its boxes, classes and masks. A higher one saves the masks of detections below it, and a sweep cannot go below it.
     """
     if score_floor is not None and not 0 <= score_floor <= 1:
         raise ConfigError(f"score_floor: wanted 0 to 1, got {score_floor}")
@@ -49,14 +51,15 @@ def predict(
     for k in trained_folds(paths, run, fold):
         for part in SPLITS if split is None else (split,):
             images = _images(paths, folds, k, part)
-            step = _step(paths, run, k, part, images, trainer, score_floor)
+            step = _step(paths, run, k, part, images, trainer, views, score_floor)
             if not overwrite and step.is_done():
                 log.info("%s is complete; overwrite=true predicts again", step.outputs[0])
                 continue
             begin = time.monotonic()
             detector, _ = load_detector(paths.fold(run, k) / "best.pt")
             detector = ready(detector.to(_device(trainer)), score_floor)
-            found = detect_images(detector, paths.data, images, precision(trainer.precision, trainer.accelerator))
+            kind = precision(trainer.precision, trainer.accelerator)
+            found = detect_images(detector, paths.data, images, kind, views.all())
             detections = list(track(found, len(images), f"fold {k}, {part}", "image", quiet))
             step.stamp.unlink(missing_ok=True)
             write_detections(step.outputs[0], detections)
@@ -87,6 +90,7 @@ def _step(
     split: Split,
     images: list[dict[str, Any]],
     trainer: Trainer,
+    views: Views,
     score_floor: float | None,
 ) -> Step:
     folder = paths.fold(run, fold)
@@ -98,6 +102,7 @@ def _step(
             "precision": precision(trainer.precision, trainer.accelerator),
             "split": split,
             "score_floor": score_floor,
+            "views": views,
         },
         inputs={"best.pt": file_hash(folder / "best.pt"), "images": folder_state(files)},
     )
