@@ -38,7 +38,8 @@ class Competition:
     train_annotations: the file of the training truth. annotation_layout: how it is written.
     rows: CSV, a row per instance. class_rows: CSV, a row per image and class, all of the class in one mask.
     strings: CSV, a row per image, "label confidence code …". mask_files: CSV, a row per mask picture.
-    polygons: JSON lines, an image each. coco: COCO JSON.
+    polygons: JSON lines, an image each. coco: COCO JSON. With rows and class_rows an image on disk that the file does
+    not name has no instances; with the others the images are those that the file names.
     annotation_columns: what each column of a CSV holds, by its name in the file: image, mask (RLE text), class,
     image_class (both, joined by "_"), height, width, group (images of one group share a fold), mask_file (the {mask} of
     train_masks), predictions (a string).
@@ -106,6 +107,8 @@ class Competition:
         strange = set(self.codes or ()) - set(self.categories)
         if strange:
             raise ValueError(f"codes: {sorted(strange)} are none of the categories {self.categories}")
+        if self.codes is not None and len(set(self.codes.values())) != len(self.codes):
+            raise ValueError(f"codes: wanted a different one for each category, got {dict(self.codes)}")
 
     @property
     def _by_file(self) -> bool:

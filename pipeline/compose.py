@@ -43,8 +43,8 @@ HERE = Path(__file__).resolve().parent
 CONF = HERE / "conf" if (HERE / "conf").is_dir() else HERE.parent / "conf"
 """The configuration's folder: inside the package where it was installed from a wheel, beside it in a checkout."""
 
-ALWAYS = ("hydra", "experiment", "debug")
-"""Top-level names that every stage accepts: they may hold values for other stages too."""
+ALWAYS = ("hydra", "experiment", "debug", "competition")
+"""Top-level names that every stage accepts: they may hold values for other stages too, and the contest names paths."""
 
 PLACES = ("competition", "paths", "run", "fold", "split", "submission", "truth", "name")
 """Top-level keys that say where a job reads and writes, not what it does."""

@@ -53,6 +53,21 @@ class Paths:
         return self.output / "statistics.json"
 
     @property
+    def audit(self) -> Path:
+        """What is odd in the truth of the training images, JSON."""
+        return self.output / "audit.json"
+
+    @property
+    def audit_picture(self) -> Path:
+        """A page of the most striking findings of the audit, PNG."""
+        return self.output / "audit.png"
+
+    @property
+    def leaks(self) -> Path:
+        """Images that show the same, and what folds would leak that do not know it, JSON."""
+        return self.output / "leaks.json"
+
+    @property
     def submission(self) -> Path:
         """The checked CSV for the contest."""
         return self.output / "submission.csv"

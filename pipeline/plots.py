@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -34,6 +35,19 @@ class Panel:
     title: str
 
 
+@dataclass(frozen=True, eq=False)
+class Detail:
+    """A part of an image with something odd.
+
+    image: grey (h, w), any real numbers. others, marked: masks on that canvas, the odd ones apart. title: some lines.
+    """
+
+    image: NDArray[Any]
+    others: Runs
+    marked: Runs
+    title: str
+
+
 def comparison(panels: Sequence[Panel]) -> Figure:
     """Images side by side, above as they are, below with outlines of hits, misses and false alarms (IoU over .5)."""
     columns = max(len(panels), 1)
@@ -51,6 +65,24 @@ def comparison(panels: Sequence[Panel]) -> Figure:
         axis.set_axis_off()
     lines = [Line2D([], [], color=HIT), Line2D([], [], color=MISS), Line2D([], [], color=FALSE_ALARM)]
     figure.legend(lines, ["hit", "missed (truth)", "false alarm"], loc="outside lower center", ncols=3, frameon=False)
+    return figure
+
+
+def details(shown: Sequence[Detail], columns: int = 4) -> Figure:
+    """A page of details: the outlines of what is marked stand out, those of the other masks are thin."""
+    lines = max(-(-len(shown) // columns), 1)
+    figure = Figure(figsize=(3.2 * columns, 3.6 * lines + 0.4))
+    figure.subplots_adjust(0.01, 0.01, 0.99, 1 - 0.6 / (3.6 * lines + 0.4), 0.04, 0.2)
+    for axis in (axes := figure.subplots(lines, columns, squeeze=False).ravel()):
+        axis.set_axis_off()
+    for axis, detail in zip(axes, shown, strict=False):
+        low, high = np.percentile(detail.image, [0.5, 99.5]) if detail.image.size else (0, 1)
+        axis.imshow(detail.image, cmap="gray", vmin=low, vmax=max(high, low + 1e-6))
+        axis.add_collection(LineCollection(list(outlines(detail.others)), colors=HIT, linewidths=0.5))
+        axis.add_collection(LineCollection(list(outlines(detail.marked)), colors=MISS, linewidths=1.6))
+        axis.set_title(detail.title, fontsize=8)
+    if not shown:
+        axes[0].set_title("nothing odd was found", fontsize=10)
     return figure
 
 

@@ -35,6 +35,7 @@ def test_the_two_contests_number_their_pixels_in_two_orders() -> None:
         ),
         ({"submission_layout": "strings"}, "submission_columns: the layout strings wants .* image, predictions; .*"),
         ({"order": None}, "order: wanted row or column, .* got null"),
+        ({"codes": {"astro": "0", "cort": "0"}}, "codes: wanted a different one for each category, got .*"),
         ({"codes": {"neuron": "0"}}, r"codes: \['neuron'\] are none of the categories .*"),
         ({"train_image": "train/*.png"}, r'train_image: wanted a path with {id}, .* got "train/\*\.png"'),
         ({"test_image": "test.png"}, 'test_image: wanted a path with {id}, .* got "test.png"'),

@@ -127,7 +127,7 @@ def test_two_folds_of_four_images_worked_out_by_hand() -> None:
             6,
             ["a", "a", "a", "b", "b", "b"],
             "4 folds were asked for, but there are only 6 images in 2 groups that must stay together. "
-            "Set n_folds=2 or fewer.",
+            "Set n_folds=2 or fewer (leaks=false leaves the groups out that were found from the pixels).",
         ),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -75,3 +76,29 @@ def test_a_file_of_many_pieces_is_read_as_one(tmp_path: Path, monkeypatch: pytes
     assert found.columns == wanted.columns
     assert found.lines.tolist() == wanted.lines.tolist() == list(range(2, 502))
     assert (found["image"][499], found["text"][499]) == ("499", "yy")
+
+
+def test_a_file_may_have_one_of_several_sets_of_columns_and_the_first_is_named_where_it_has_none(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "x.csv"
+    both, split = {"both": "A_B"}, {"image": "A", "category": "B"}
+    path.write_text("B,A\n1,2\n")
+    assert read_table(path, both, split).columns == {"image": ["2"], "category": ["1"]}
+    path.write_text("A_B,B,A\n2_1,1,2\n")
+    assert read_table(path, both, split).columns == {"both": ["2_1"]}
+    assert read_table(path, split, both).columns == {"image": ["2"], "category": ["1"]}
+    path.write_text("B,C\n1,2\n")
+    with pytest.raises(InputError, match=r"x.csv row 1: there is no column 'A_B'; the columns are 'B', 'C'"):
+        read_table(path, both, split)
+
+
+def test_chosen_rows_keep_their_lines_and_what_no_terminal_should_print_is_escaped(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text('A\nfirst\n"sec\x1b[2Jond"\nthird\n')
+    whole = read_table(path, {"image": "A"})
+    chosen = whole.select(np.array([2, 1]))
+    assert (chosen["image"], chosen.lines.tolist()) == (["third", "sec\x1b[2Jond"], [4, 3])
+    with pytest.raises(InputError) as error:
+        chosen.refuse(np.array([False, True]), lambda row: "is bad")
+    assert str(error.value) == f"x.csv row 3, image 'sec\\x1b[2Jond': is bad. Correct the row in {path}."

@@ -272,6 +272,12 @@ def test_every_option_of_every_group_builds() -> None:
         compose.check(Command("run", (choice, "paths.data=somewhere", *NO_DEFAULT.get(choice, ()))))
 
 
+@pytest.mark.parametrize("stage", ["predict", "ensemble", "convert", "submit"])
+def test_every_stage_finds_the_folder_of_its_contest(stage: str, capsys) -> None:
+    assert main([stage, "competition=dsb2018", "--cfg", "job"]) == 0
+    assert "key: dsb2018" in capsys.readouterr().out
+
+
 def test_a_folder_of_own_experiments_is_found_with_config_dir(tmp_path: Path, capsys) -> None:
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\nseed: 77\n")

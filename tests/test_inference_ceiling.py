@@ -11,7 +11,7 @@ from fixtures.dense import LAW, Masks, assert_same, disks, stacks
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.inference.ceiling import Limit, ceilings, clip, limits, soften, tile_boxes
+from pipeline.inference.ceiling import Limit, ceilings, clip, limits, soften
 from pipeline.inference.postprocess import Rules
 from pipeline.instances import Alignment, Instances
 from pipeline.masks.runs import from_dense, to_coco, to_dense
@@ -71,22 +71,6 @@ def test_clipping_is_dense_clipping(masks: Masks, data: st.DataObject) -> None:
     y, x = np.mgrid[:7, :6]
     wanted = [m & (x >= a) & (y >= b) & (x < c) & (y < d) for m, (a, b, c, d) in zip(masks, boxes, strict=True)]
     assert_same(clip(from_dense(masks), boxes), from_dense(np.array(wanted, bool).reshape(masks.shape)))
-
-
-@LAW
-@given(st.tuples(st.integers(1, 90), st.integers(1, 90)), st.integers(5, 40), st.integers(0, 4))
-def test_tiles_cover_the_image_share_enough_and_lie_inside(size: tuple[int, int], side: int, shared: int) -> None:
-    tiles = tile_boxes(size, side, shared)
-    covered = np.zeros(size, bool)
-    for x0, y0, x1, y1 in tiles:
-        assert 0 <= x0 < x1 <= size[1]
-        assert 0 <= y0 < y1 <= size[0]
-        assert (x1 - x0, y1 - y0) == (min(side, size[1]), min(side, size[0]))
-        covered[y0:y1, x0:x1] = True
-    assert covered.all()
-    for low, high in ((0, 2), (1, 3)):
-        begins, ends = np.unique(tiles[:, low]), np.unique(tiles[:, high])
-        assert (ends[:-1] - begins[1:] >= shared).all()
 
 
 def test_an_instance_larger_than_what_tiles_share_is_cut() -> None:

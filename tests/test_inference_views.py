@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from fixtures.dense import LAW
 from fixtures.detectors import build, describe, ellipses, noise
 from hypothesis import given
 from hypothesis import strategies as st
@@ -69,6 +70,7 @@ def test_undoing_a_view_that_is_offered_gives_boxes_and_masks_back(view: View) -
     assert torch.equal(view.undo_masks(view.masks(masks)), masks)
 
 
+@LAW
 @given(st.integers(0, 7), st.integers(0, 10_000))
 def test_boxes_and_masks_of_a_turned_picture_are_the_turned_boxes_and_masks(number: int, seed: int) -> None:
     """What the windows and targets of turned dense masks are, the view makes of those of the masks."""

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -81,6 +82,50 @@ def test_a_changed_threshold_remakes_only_what_follows_from_it(finished: tuple[P
     assert maskline("postprocess", *words).returncode == 0
     assert json.loads((folder / "output/runs/tiny/instances_validation.json").read_text()) == []
     assert source.stat().st_mtime_ns == before
+
+
+def test_thresholds_that_are_tuned_are_applied(finished: tuple[Path, Path, str]) -> None:
+    data, folder, _ = finished
+    words, run = [*places(data, folder), "run=tiny"], folder / "output/runs/tiny"
+    few = ["search.scores=[0.3,0.6]", "search.areas=[1,9]", "search.masks=[0.5]", "search.nms=[null]"]
+    missing = maskline("postprocess", *words, "tuned=true")
+    assert missing.returncode == 1
+    assert "tuned.yaml does not exist; the stage `tune` makes it" in missing.stderr
+    done = maskline("tune", *words, *few)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("tuning of tiny: 8 trials, ")
+    rules = yaml.safe_load((run / "tuned.yaml").read_text())["rules"]
+    assert rules["score"] in (0.3, 0.6)
+    assert maskline("postprocess", *words, "tuned=true").returncode == 0
+    applied = json.loads((run / ".postprocess_validation.json").read_text())["settings"]["postprocess"]
+    assert {name: applied[name] for name in rules} == rules
+
+
+def test_two_runs_are_fused_into_a_third(finished: tuple[Path, Path, str]) -> None:
+    data, folder, _ = finished
+    runs = folder / "output/runs"
+    for words in (["runs=[tiny,tiny]", "weights=[1,3]"], []):
+        done = maskline("ensemble", *places(data, folder), "run=tiny" if not words else "run=both", *words)
+        assert done.returncode == 0, done.stderr
+    both, one = (read_detections(runs / name / "detections_test.npz", "ensemble") for name in ("both", "tiny"))
+    for fused, own in zip(both, one, strict=True):
+        np.testing.assert_allclose(fused.scores, own.scores, atol=1e-6)
+        np.testing.assert_allclose(fused.boxes, own.boxes, atol=1e-3)
+    wrong = maskline("ensemble", *places(data, folder), "run=both", "runs=[tiny,tiny]", "weights=[1]")
+    assert (wrong.returncode, "weights: wanted one for each of 2 runs, got [1.0]" in wrong.stderr) == (2, True)
+
+
+def test_a_run_is_as_good_as_itself(finished: tuple[Path, Path, str]) -> None:
+    data, folder, _ = finished
+    done = maskline("compare", *places(data, folder), "a=tiny", "b=tiny")
+    assert done.returncode == 0, done.stderr
+    assert "tiny minus tiny, 3 images, 95 % interval\n  all          +0.0000 [+0.0000, +0.0000]\n" in done.stdout
+    for words, status, said in (
+        (["a=tiny"], 2, "b: wanted the name of a run, got null"),
+        (["a=tiny", "b=none"], 1, "detections_validation.npz"),
+    ):
+        wrong = maskline("compare", *places(data, folder), *words)
+        assert (wrong.returncode, said in wrong.stderr) == (status, True)
 
 
 def test_the_notebook_runs_on_a_finished_run(finished: tuple[Path, Path, str]) -> None:

@@ -12,7 +12,7 @@ from scipy.ndimage import binary_fill_holes
 from skimage.measure import label
 
 from pipeline.masks.runs import Runs, area, empty, from_dense, to_dense
-from pipeline.masks.shape import fill_holes, largest_part
+from pipeline.masks.shape import fill_holes, largest_part, parts
 from pipeline.masks.text import transpose
 from pipeline.masks.windows import flip_x, flip_y
 
@@ -30,6 +30,12 @@ def largest(mask: Masks) -> Masks:
     return parts == 1 + np.bincount(parts[parts > 0])[1:].argmax() if mask.any() else mask
 
 
+def separated(mask: Masks) -> list[Masks]:
+    """The parts of one dense mask (H, W) in the order of their first pixels down the columns."""
+    named = label(mask.T, connectivity=2).T
+    return [named == number for number in range(1, int(named.max(initial=0)) + 1)]
+
+
 @given(stacks())
 @settings(LAW, max_examples=300)
 def test_filled_masks_equal_those_of_scipy(masks: Masks) -> None:
@@ -42,6 +48,28 @@ def test_filled_masks_equal_those_of_scipy(masks: Masks) -> None:
 def test_the_largest_part_is_that_of_scikit_image(masks: Masks) -> None:
     wanted = np.array([largest(mask) for mask in masks], bool).reshape(masks.shape)
     assert_same(largest_part(from_dense(masks)), from_dense(wanted))
+
+
+@given(stacks())
+@settings(LAW, max_examples=300)
+def test_the_parts_are_those_of_scikit_image(masks: Masks) -> None:
+    runs = from_dense(masks)
+    found, origin = parts(runs)
+    wanted = [(i, one) for i, mask in enumerate(masks) for one in separated(mask)]
+    assert_same(found, from_dense(np.array([one for _, one in wanted], bool).reshape(-1, *runs.size)))
+    assert origin.tolist() == [i for i, _ in wanted]
+    assert_same(runs, from_dense(masks))
+
+
+@LAW
+@given(stacks())
+def test_parts_have_one_part_and_make_up_their_masks(masks: Masks) -> None:
+    runs = from_dense(masks)
+    found, origin = parts(runs)
+    assert_same(parts(found)[0], found)
+    whole = np.zeros(masks.shape, int)
+    np.add.at(whole, origin, to_dense(found))
+    np.testing.assert_array_equal(whole, masks)
 
 
 @pytest.mark.parametrize("change", [fill_holes, largest_part])
@@ -121,3 +149,4 @@ def test_no_mask_and_empty_masks_stay_as_they_are() -> None:
     for count in (0, 3):
         for change in (fill_holes, largest_part):
             assert_same(change(empty(count, (4, 5))), empty(count, (4, 5)))
+        assert_same(parts(empty(count, (4, 5)))[0], empty(0, (4, 5)))

@@ -8,73 +8,19 @@ from random import Random
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from fixtures.scored import LAW, SIZE, Masks, bars, dense_counts, instances, mask_pairs, mask_sets
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
-from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
 from pipeline.errors import InputError
 from pipeline.instances import Instances
-from pipeline.masks import runs
 from pipeline.metrics.mean_precision import THRESHOLDS, hits, mean_precision, score_image
-
-Masks = NDArray[np.bool_]
-SIZE = (4, 5)
-# The machine may be busy: how long an example takes is not what these tests are about.
-LAW = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-
-
-def instances(masks: Masks, labels: list[int] | None = None, image_id: str = "a") -> Instances:
-    """Dense masks (N, H, W) as the carrier."""
-    count = len(masks)
-    coco = tuple(runs.to_coco(runs.from_dense(masks)))
-    return Instances(
-        image_id, masks.shape[1:], np.ones(count, np.float32), np.array(labels or [1] * count, np.int64), coco
-    )
-
-
-def bars(*spans: tuple[int, int], width: int = 40) -> Masks:
-    """One mask per half-open span of a canvas one pixel high."""
-    masks = np.zeros((len(spans), 1, width), bool)
-    for mask, (start, stop) in zip(masks, spans, strict=True):
-        mask[:, start:stop] = True
-    return masks
-
-
-def dense_counts(truth: Masks, predicted: Masks, thresholds: tuple[int, ...]) -> list[tuple[int, int, int]]:
-    """TP, FP, FN per threshold from pixels, exact fractions and the Hungarian method."""
-    hits = np.zeros((len(thresholds), len(truth), len(predicted)), int)
-    for i, a in enumerate(truth):
-        for j, b in enumerate(predicted):
-            union = int((a | b).sum())
-            iou = Fraction(int((a & b).sum()), union) if union else Fraction(0)
-            hits[:, i, j] = [iou > Fraction(t, 100) for t in thresholds]
-    tps = [int(h[linear_sum_assignment(h, maximize=True)].sum()) for h in hits]
-    return [(tp, len(predicted) - tp, len(truth) - tp) for tp in tps]
 
 
 def disjoint(masks: Masks) -> Masks:
     """Each pixel stays with the first mask that has it; masks left without a pixel go."""
     first = masks & (np.cumsum(masks, axis=0) == 1)
     return first[first.any(axis=(1, 2))]
-
-
-@st.composite
-def mask_sets(draw: st.DrawFn, limit: int = 5, size: tuple[int, int] = SIZE) -> Masks:
-    """Up to `limit` masks of at least one pixel that may overlap or be the same."""
-    masks = draw(arrays(np.bool_, (draw(st.integers(0, limit)), *size)))
-    return masks[masks.any(axis=(1, 2))]
-
-
-@st.composite
-def mask_pairs(draw: st.DrawFn) -> tuple[Masks, Masks]:
-    """Truth, and a prediction that is partly the truth with some pixels changed, so that high IoUs occur."""
-    truth, other = draw(mask_sets()), draw(mask_sets(3))
-    near = truth ^ draw(arrays(np.bool_, truth.shape, elements=st.sampled_from([False] * 7 + [True])))
-    predicted = np.concatenate([near, other])
-    predicted = predicted[draw(st.permutations(range(len(predicted))))] if len(predicted) else predicted
-    return truth, predicted[predicted.any(axis=(1, 2))]
 
 
 def table(truth: Instances, predicted: Instances, thresholds: tuple[int, ...] = THRESHOLDS) -> list[tuple[int, ...]]:

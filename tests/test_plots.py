@@ -12,7 +12,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from pipeline.masks.runs import empty, from_dense
-from pipeline.plots import Panel, comparison, outlines
+from pipeline.plots import Detail, Panel, comparison, details, outlines
 
 
 def border(mask: Masks) -> set[tuple[float, float, float, float]]:
@@ -106,3 +106,31 @@ def test_a_comparison_counts_and_outlines_hits_misses_and_false_alarms() -> None
     parts = (predicted[hit_predicted], predicted[~hit_predicted], truth[~hit_truth])
     wanted = [len(outlines(from_dense(part))) for part in parts]
     assert [len(part.get_segments()) for part in lines] == wanted
+
+
+def detail(others: Masks, marked: Masks, title: str = "holes\na 1: 0.5") -> Detail:
+    size = marked.shape[1:]
+    return Detail(np.arange(size[0] * size[1]).reshape(size), from_dense(others), from_dense(marked), title)
+
+
+@pytest.mark.parametrize("count", [0, 1, 5])
+def test_a_page_of_any_number_of_details_can_be_drawn(count: int) -> None:
+    page = details([detail(disks(3, (30, 40), i), disks(1, (30, 40), i + 9)) for i in range(count)], columns=2)
+    assert len(page.axes) == {0: 2, 1: 2, 5: 6}[count]
+    assert render(page) > 100
+
+
+def test_a_detail_outlines_what_is_marked_apart_from_the_others() -> None:
+    others, marked = disks(3, (30, 40), 1), disks(2, (30, 40), 2)
+    page = details([detail(others, marked)])
+    lines = [part for part in page.axes[0].collections if isinstance(part, LineCollection)]
+    assert [len(part.get_segments()) for part in lines] == [len(outlines(from_dense(m))) for m in (others, marked)]
+    assert page.axes[0].get_title() == "holes\na 1: 0.5"
+
+
+def test_a_page_without_details_says_so_and_odd_images_can_be_drawn() -> None:
+    assert details([]).axes[0].get_title() == "nothing odd was found"
+    none = np.zeros((0, 4, 4), bool)
+    flat = Detail(np.zeros((4, 4), np.uint8), from_dense(none), from_dense(none), "uniform")
+    deep = Detail(np.full((4, 4), 1e5, np.float32), from_dense(none), from_dense(none), "deep")
+    assert render(details([flat, deep])) > 100

@@ -5,21 +5,34 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
-from fixtures.contests import DSB_CSV, SARTORIUS_CSV, TRAIN, draw, facts, write_images
+from fixtures.contests import DSB_CSV, SARTORIUS_CSV, TRAIN, draw, facts, write_images, write_picture
 from PIL import Image
 
-from pipeline.data import contest, folds, statistics
-from pipeline.errors import InputError
+from pipeline.data import audit, contest, folds, statistics
+from pipeline.data.leaks import report
+from pipeline.data.looks import read_looks
+from pipeline.data.patch import Fix, Patch, apply, contents, fingerprint, read_patch
+from pipeline.errors import ConfigError, InputError
 from pipeline.files import Paths, read_coco, read_folds, read_json
 from pipeline.stages.convert import convert
 from pipeline.stages.download import download
 
-OUTPUTS = ("annotations.json", "test.json", "folds.csv", "statistics.json")
+OUTPUTS = (
+    "annotations.json",
+    "test.json",
+    "folds.csv",
+    "statistics.json",
+    "audit.json",
+    "audit.png",
+    "leaks.json",
+)
 REPOSITORY = Path(__file__).parents[1]
 
 
@@ -48,6 +61,10 @@ def test_the_files_hold_what_the_rooms_make_of_the_contest(tmp_path: Path) -> No
     assert read_coco(paths.annotations) == train
     assert read_coco(paths.test) == contest.read_test(root, facts("sartorius"))
     assert read_json(paths.statistics, "convert") == statistics.measure(train)
+    assert read_json(paths.audit, "convert") == audit.measure(train, read_looks(root, train["images"]))
+    assert read_json(paths.leaks, "convert") == {"searched": True, **report(train, [], folds.assign(train, 2, 0), 2)}
+    with Image.open(paths.audit_picture) as page:
+        assert page.width > 600
     assert read_folds(paths.folds) == dict(zip(TRAIN, folds.assign(train, 2, 0).tolist(), strict=True))
     assert paths.folds.read_text().splitlines()[0] == "image_id,fold"
     assert sorted(path.name for path in paths.output.iterdir()) == sorted([".convert.json", *OUTPUTS])
@@ -71,7 +88,118 @@ def test_the_summary_says_what_was_found(tmp_path: Path, caplog: pytest.LogCaptu
         "sizes: 4x4 (1), 5x7 (1), 6x8 (1)",
         "instances per image: min 0, median 1, max 2",
         "2 test images",
+        "audit: nowhere thicker than one pixel: 2 in 2 images",
+        "audit: boxes on the image's border: 2 in 2 images",
+        f"audit: the most striking ones are in {tmp_path}/out/audit.json and {tmp_path}/out/audit.png",
     ]
+
+
+# Patches ------------------------------------------------------------------------------------------------------------
+
+
+def write_patch(root: Path, *fixes: Fix, competition: str = "sartorius") -> Path:
+    file = root / "fixes.json"
+    file.write_text(Patch(competition, "drawn", fixes).to_text())
+    return file
+
+
+def drop_one(root: Path) -> Fix:
+    """The fix that drops the first annotation of the training CSV."""
+    train = contest.read_train(root / "data", facts("sartorius"), "csv")
+    (category, counts) = next(mask for mask in contents(train)["a1"] if mask[0] == "astro")
+    return Fix("drop", "a1", fingerprint(category, counts))
+
+
+def test_a_patch_mends_the_truth_as_it_is_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root = draw(tmp_path / "data", "sartorius")
+    file = write_patch(tmp_path, drop_one(tmp_path), Fix("drop_image", "c3"))
+    with caplog.at_level("INFO"):
+        paths = run(tmp_path, patch=str(file))
+    train = contest.read_train(root, facts("sartorius"), "csv")
+    wanted = apply(train, read_patch(file, facts("sartorius")), facts("sartorius"))
+    assert read_coco(paths.annotations) == wanted
+    assert [len(wanted["images"]), len(wanted["annotations"])] == [2, 2]
+    assert list(read_folds(paths.folds)) == ["a1", "b2"]
+    assert "patch: fixes made: drop 1, drop_image 1" in caplog.messages
+
+
+def test_another_patch_or_none_makes_it_work_again(tmp_path: Path) -> None:
+    draw(tmp_path / "data", "sartorius")
+    file = write_patch(tmp_path, drop_one(tmp_path))
+    states = [state(run(tmp_path, patch=str(file)))]
+    assert state(run(tmp_path, patch=str(file))) == states[0]
+    write_patch(tmp_path, Fix("drop_image", "a1"))
+    states += [state(run(tmp_path, patch=str(file))), state(run(tmp_path))]
+    for before, after in pairwise(states):
+        assert all(after[name][1] > before[name][1] for name in OUTPUTS)
+
+
+def test_a_patch_that_does_not_fit_is_refused(tmp_path: Path) -> None:
+    draw(tmp_path / "data", "sartorius")
+    file = write_patch(tmp_path, Fix("drop", "a1", "0123456789ab"))
+    assert refused(tmp_path, patch=str(file)) == (
+        "patch: drop of annotation 0123456789ab in image a1 finds no such annotation among 2. "
+        "Was it made for other files?"
+    )
+    file = write_patch(tmp_path, competition="dsb2018")
+    assert refused(tmp_path, patch=str(file)).startswith(f"{file}: is a patch of the contest dsb2018, not of sartorius")
+    file.unlink()
+    assert refused(tmp_path, patch=str(file)).startswith(f"{file}: there is no such file")
+    with pytest.raises(ConfigError, match="patch is 'sartoriu', wanted dsb2018, sartorius, or the path"):
+        run(tmp_path, patch="sartoriu")
+
+
+# Leaks --------------------------------------------------------------------------------------------------------------
+
+
+def draw_tiles(root: Path) -> None:
+    """The contest with images a1, b2 cut from one frame, and four of their own."""
+    rng = np.random.default_rng(0)
+    frame = rng.integers(0, 255, (5, 64, 8)).repeat(16, 2).astype(np.uint8)
+    csv = SARTORIUS_CSV.splitlines()[0] + "\na1,20 2,64,64,astro,,,,\n"
+    draw(root / "data", "sartorius", train_csv=csv)
+    left, right = frame[0, :, :64], frame[0, :, 64:].copy()
+    right[:, :16] = left[:, -16:]
+    for name, tile in zip(("a1", "b2", "c3", "d4", "e5", "f6"), (left, right, *frame[1:, :, :64]), strict=True):
+        write_picture(root / f"data/train/{name}.png", tile)
+
+
+def test_neighbouring_tiles_share_a_group_and_a_fold(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    draw_tiles(tmp_path)
+    with caplog.at_level("INFO"):
+        paths = run(tmp_path, n_folds=3)
+    groups = {image["name"]: image["group"] for image in read_coco(paths.annotations)["images"]}
+    assert groups == {"a1": "a1", "b2": "a1", "c3": "c3", "d4": "d4", "e5": "e5", "f6": "f6"}
+    fold = read_folds(paths.folds)
+    assert fold["a1"] == fold["b2"]
+    told = read_json(paths.leaks, "convert")
+    assert (told["counts"], told["groups"]) == ({"duplicate": 0, "right": 1, "below": 0}, [["a1", "b2"]])
+    assert caplog.messages[-1].startswith("leaks: near duplicates: 0 pairs, neighbouring tiles: 1, images in them: 2")
+
+
+def test_without_the_search_for_leaks_the_folds_are_those_of_the_contest(tmp_path: Path) -> None:
+    draw_tiles(tmp_path)
+    paths = run(tmp_path, n_folds=3, leaks=False)
+    train = contest.read_train(tmp_path / "data", facts("sartorius"), "csv")
+    assert read_coco(paths.annotations) == train
+    assert list(read_folds(paths.folds).values()) == folds.assign(train, 3, 0).tolist()
+    told = read_json(paths.leaks, "convert")
+    assert (told["searched"], told["pairs"], told["groups"]) == (False, [], [])
+
+
+def test_more_folds_than_the_leaks_leave_groups_are_refused(tmp_path: Path) -> None:
+    draw_tiles(tmp_path)
+    assert refused(tmp_path, n_folds=6) == (
+        "6 folds were asked for, but there are only 6 images in 5 groups that must stay together. "
+        "Set n_folds=5 or fewer (leaks=false leaves the groups out that were found from the pixels)."
+    )
+
+
+def test_what_is_not_verified_about_a_contest_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    draw(tmp_path / "data", "sartorius")
+    competition = facts("sartorius", unverified=("Nobody knows.",))
+    convert(competition=competition, paths=places(tmp_path), n_folds=2, seed=0)
+    assert "sartorius: not verified: Nobody knows." in caplog.messages
 
 
 # When it works and when not -----------------------------------------------------------------------------------------
@@ -120,7 +248,7 @@ def test_another_input_or_a_lost_output_makes_it_work_again(tmp_path: Path, chan
     assert after == state(run(tmp_path))
 
 
-@pytest.mark.parametrize("changes", [{"overwrite": True}, {"seed": 1}, {"n_folds": 3}])
+@pytest.mark.parametrize("changes", [{"overwrite": True}, {"seed": 1}, {"n_folds": 3}, {"leaks": False}])
 def test_another_setting_makes_it_work_again(tmp_path: Path, changes: dict[str, Any]) -> None:
     draw(tmp_path / "data", "sartorius")
     before = state(run(tmp_path))

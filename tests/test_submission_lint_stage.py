@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import inspect
+import json
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from fixtures.contests import facts
 
 from pipeline.errors import InputError
-from pipeline.files import Paths, write_coco
+from pipeline.files import Paths, read_coco, write_coco
 from pipeline.stages.lint import lint
 
 
@@ -26,10 +28,10 @@ def paths(tmp_path: Path) -> Paths:
     return made
 
 
-def run(paths: Paths, text: str) -> Path:
+def run(paths: Paths, text: str, format: Literal["text", "json"] = "text") -> Path:
     submission = paths.data.parent / "some.csv"
     submission.write_text(text, encoding="utf-8")
-    lint(competition=facts("toy"), paths=paths, submission=submission)
+    lint(competition=facts("toy"), paths=paths, submission=submission, format=format)
     return submission
 
 
@@ -63,6 +65,41 @@ def test_of_each_code_twenty_findings_are_printed_and_the_others_counted(
     assert sum(line.startswith("error id-unknown: row") for line in lines) == 20
     assert lines[0].startswith("error rle-odd")
     assert lines[-1] == "id-unknown: 5 more, 25 in all"
+
+
+def test_for_tools_there_is_one_json_object_with_every_finding(
+    paths: Paths, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(InputError, match="31 errors"):
+        run(paths, "id,predicted\na,5 1 1 3\nb,1\n" + "\u202e=1,\n" * 30, format="json")
+    printed = capsys.readouterr().out
+    assert printed.isascii()
+    report = json.loads(printed)
+    assert [report[key] for key in ("competition", "errors", "warnings")] == ["toy", 31, 1]
+    assert report["file"].endswith("some.csv")
+    assert len(report["findings"]) == 32
+    said = "run 2 starts before the run in front of it does"
+    first = {"code": "rle-unsorted", "level": "warning", "row": 2, "image": "a", "message": said}
+    assert report["findings"][0] == first
+    assert report["findings"][2]["image"] == "\u202e=1"
+    run(paths, "id,predicted\na,\nb,\n", format="json")
+    assert json.loads(capsys.readouterr().out)["findings"] == []
+
+
+def test_coco_results_are_held_against_the_ids_of_the_contests_own_file(
+    paths: Paths, capsys: pytest.CaptureFixture[str]
+) -> None:
+    coco = read_coco(paths.test)
+    write_coco(paths.test, {**coco, "images": [{**one, "source_id": 40 + one["id"]} for one in coco["images"]]})
+    submission = paths.data.parent / "some.json"
+    result = {"image_id": 41, "category_id": 1, "score": 0.5, "segmentation": {"size": [2, 3], "counts": "114"}}
+    submission.write_text(json.dumps([result]))
+    lint(competition=facts("coco"), paths=paths, submission=submission, format="text")
+    assert capsys.readouterr().out == "no findings\n"
+    submission.write_text(json.dumps([{**result, "image_id": 1}]))
+    with pytest.raises(InputError, match="1 error"):
+        lint(competition=facts("coco"), paths=paths, submission=submission, format="text")
+    assert "an id looks like '41'" in capsys.readouterr().out
 
 
 def test_without_the_test_images_it_says_to_run_convert(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 from pipeline.errors import InputError
 from pipeline.metrics.mean_precision import mean_precision
 from pipeline.submission.lint import lint
-from pipeline.submission.rows import read, to_rows, write
+from pipeline.submission.rows import read, write
 
 Sizes = dict[str, tuple[int, int]]
 IMAGES = {"sartorius": "sartorius/test/*.png", "dsb2018": "dsb2018/stage1_test/*/images/*.png"}
@@ -57,7 +57,7 @@ def test_a_valid_submission_has_no_finding_and_no_pixel_twice(
     assert sum(len(image) or 1 for image in instances) == rows
     assert mean_precision(instances, instances).total == 1
 
-    write(to_rows(instances, facts(key)), tmp_path / "again.csv")
+    write(instances, facts(key), tmp_path / "again.csv")
     again = read(tmp_path / "again.csv", facts(key), wanted)
     assert [image.masks for image in again] == [image.masks for image in instances]
 
@@ -77,6 +77,19 @@ def test_the_file_with_conflict_markers_is_refused_with_the_rows_named(real_data
 def test_the_truth_of_dsb2018_is_a_valid_submission(real_data: Path) -> None:
     path = real_data / "dsb2018" / "stage1_train_labels.csv"
     assert lint(path, facts("dsb2018"), sizes(real_data, "dsb2018/stage1_train/*/images/*.png")) == []
+
+
+def test_the_truth_of_airbus_with_its_empty_images_is_a_valid_submission(real_data: Path, tmp_path: Path) -> None:
+    path = next((real_data / "airbus").glob("train_ship_segmentations*.csv"))
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    wanted = {row["ImageId"]: (768, 768) for row in rows}
+    assert lint(path, facts("airbus"), wanted) == []
+    found = read(path, facts("airbus"), wanted)
+    assert sum(not len(image) for image in found) == sum(not row["EncodedPixels"] for row in rows) == 59
+    write(found, facts("airbus"), tmp_path / "again.csv")
+    again = read(tmp_path / "again.csv", facts("airbus"), wanted)
+    assert [image.masks for image in again] == [image.masks for image in found]
 
 
 def test_the_truth_of_sartorius_overlaps_where_counting_pixels_says_so(real_data: Path, tmp_path: Path) -> None:

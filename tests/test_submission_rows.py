@@ -47,7 +47,7 @@ def test_to_rows_write_and_read_return_the_same_masks_and_a_clean_file(
 ) -> None:
     competition, path = facts("toy", order=order, base=base), tmp_path / "submission.csv"
     sizes = {image.image_id: image.size for image in made}
-    write(to_rows(made, competition), path)
+    write(made, competition, path)
     assert lint(path, competition, sizes) == []
     back = read(path, competition, sizes)
     assert [(b.image_id, tuple(b.size), b.masks) for b in back] == [(m.image_id, tuple(m.size), m.masks) for m in made]
@@ -69,7 +69,7 @@ def test_a_file_has_lf_ends_one_blank_row_for_an_empty_image_and_keeps_the_order
     two = np.zeros((2, 2, 3), bool)
     two[0, 0], two[1, 1] = True, True
     path = tmp_path / "submission.csv"
-    write(to_rows([instances("b", two), Instances.empty("a", (2, 3))], facts("toy")), path)
+    write([instances("b", two), Instances.empty("a", (2, 3))], facts("toy"), path)
     assert path.read_bytes() == b"id,predicted\nb,1 3\nb,4 3\na,\n"
 
 
@@ -81,7 +81,7 @@ def test_an_instance_without_a_pixel_has_no_row() -> None:
 
 
 def test_no_images_give_a_header_only(tmp_path: Path) -> None:
-    write(to_rows([], facts("toy")), tmp_path / "submission.csv")
+    write([], facts("toy"), tmp_path / "submission.csv")
     assert (tmp_path / "submission.csv").read_bytes() == b"id,predicted\n"
 
 
@@ -101,7 +101,7 @@ def test_read_takes_rows_in_any_order_and_gives_the_images_in_the_order_wanted(t
 def test_an_image_called_na_or_null_is_an_image(tmp_path: Path) -> None:
     path = tmp_path / "submission.csv"
     names = ["NA", "null", "1e5", "007"]
-    write(to_rows([Instances.empty(name, (2, 3)) for name in names], facts("toy")), path)
+    write([Instances.empty(name, (2, 3)) for name in names], facts("toy"), path)
     assert [image.image_id for image in read(path, facts("toy"), dict.fromkeys(names, (2, 3)))] == names
 
 

@@ -1,110 +1,136 @@
 """Reads a contest's folder, as Kaggle unpacks it, into COCO dicts.
 
-Everything is checked before anything is returned: columns, ids, files, sizes, categories and every run length.
-No dense mask is made from a CSV, and no image is decoded for its size.
+Everything is checked before anything is returned: columns, ids, files, sizes, categories and every mask. No dense mask
+is made from text, and no image is decoded for its size.
 """
 
 from __future__ import annotations
 
 import glob
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Literal
-
-import numpy as np
+from typing import Literal, NamedTuple
 
 from pipeline.competition import Competition, is_safe_id
 from pipeline.data.coco import Coco, Images, build, by_name
-from pipeline.data.columns import Masks, joined, masks_of_runs
-from pipeline.data.pictures import read_mask, read_size
-from pipeline.data.rows import read_masks, require_one_category, with_groups
-from pipeline.data.table import Table, read_table
+from pipeline.data.columns import Masks, joined
+from pipeline.data.layouts import coco_files, mask_files, polygons, rows, strings
+from pipeline.data.layouts.checks import (
+    PLAIN,
+    check_ids,
+    check_repeats,
+    check_sizes,
+    columns_of,
+    with_groups,
+    with_source_ids,
+)
+from pipeline.data.pictures import read_size
+from pipeline.data.table import Listing, Table, read_table
 from pipeline.errors import ConfigError, InputError
-from pipeline.masks.runs import from_coco
 
 Source = Literal["csv", "masks"]
 
-PLAIN = "letters, digits, '.', '_' and '-' only, so that no id leads out of the contest's folder"
+
+class Layout(NamedTuple):
+    """How annotations are written. listed: the images and instances of a file. masks: the instances' masks, from the
+    contest's folder and the table of instances. whole: whether the images are all of the folder, those that the file
+    does not name being without instances; else they are those that the file names.
+    """
+
+    listed: Callable[[Path, Competition], Listing]
+    masks: Callable[[Path, Table, Competition, Images], Masks]
+    whole: bool
+
+
+_LAYOUTS = {
+    "rows": Layout(rows.listed, rows.masks, whole=True),
+    "class_rows": Layout(rows.listed_by_class, rows.masks_by_class, whole=True),
+    "strings": Layout(strings.listed, strings.masks, whole=False),
+    "mask_files": Layout(mask_files.listed, mask_files.masks, whole=False),
+    "polygons": Layout(polygons.listed, polygons.masks, whole=False),
+    "coco": Layout(coco_files.listed, coco_files.masks, whole=False),
+}
 
 
 def read_train(root: Path, competition: Competition, source: Source) -> Coco:
-    """The training images and their instances, from the contest's CSV or from its folders of one PNG per instance.
+    """The training images and their instances, from the contest's annotations or from its folders of one PNG per
+    instance.
 
-    Images are those that the pattern finds in the folder. Each image that the CSV names must be among them; one that
-    it does not name has no instances. Raises InputError naming file, row, image and rule.
+    Images are those that the pattern finds in the folder where the annotations have a row per instance or per image and
+    class: one that they do not name has no instances. Otherwise images are those that the annotations name. Each image
+    that they name must be there. Raises InputError naming file, row, image and rule.
     """
     if source not in ("csv", "masks"):
         raise ConfigError(f"annotations is {source!r}, wanted csv or masks")
     if source == "masks":
         images = _open(root, competition.train_image, _find_ids(root, competition.train_image))
-        return build(competition, images, _read_folders(root, competition, images))
-    table = _read_annotations(root / competition.train_annotations, competition)
-    _check_files(root, competition.train_image, table)
-    images = _open(root, competition.train_image, _find_ids(root, competition.train_image))
-    return build(competition, with_groups(table, images), read_masks(table, competition, images))
+        return build(competition, images, mask_files.masks_of_folders(root, competition, images))
+    layout = _LAYOUTS[competition.annotation_layout]
+    listing = layout.listed(root / competition.train_annotations, competition)
+    check_ids(listing.images)
+    _check_files(root, competition.train_image, listing.images)
+    names = _find_ids(root, competition.train_image) if layout.whole else set(listing.images["image"])
+    images = with_source_ids(listing.images, _open(root, competition.train_image, names))
+    return _built(root, competition, listing, images)
 
 
 def read_test(root: Path, competition: Competition) -> Coco:
     """The images that the sample submission lists, without annotations. Raises InputError as `read_train` does."""
-    names = {"image": competition.submission("image"), "text": competition.submission("mask")}
-    table = read_table(root / competition.sample_submission, {own: name for own, name in names.items() if name})
-    _check_ids(table)
-    _check_repeats(table)
+    table = _read_sample(root / competition.sample_submission, competition)
+    check_ids(table)
     _check_files(root, competition.test_image, table)
-    return build(competition, _open(root, competition.test_image, table["image"]), joined([]))
+    images = _open(root, competition.test_image, set(table["image"]))
+    check_sizes(table, images)
+    return build(competition, with_source_ids(table, images), joined([]))
 
 
 def read_truth(path: Path, competition: Competition, coco: Coco) -> Coco:
-    """The images of `coco` with the instances of a CSV in the format of the training CSV.
+    """The images of `coco` with the instances of a file in the layout of the training annotations.
 
-    Serves the truth of test images, where a contest has it. Raises InputError as `read_train` does, and for a row
-    whose image is not in `coco`.
+    Serves the truth of test images, where a contest has it; mask pictures are looked for in the file's own folder.
+    Raises InputError as `read_train` does, and for a row whose image is not in `coco`.
     """
-    table = _read_annotations(path, competition)
-    images = by_name(coco)
+    listing = _LAYOUTS[competition.annotation_layout].listed(path, competition)
+    table, images = listing.images, by_name(coco)
+    check_ids(table)
     strange = table.among("image", set(table["image"]) - images.keys())
-    table.refuse(strange, lambda row: f"the image is none of the {len(images)} that are scored", "Remove the row")
-    return build(competition, with_groups(table, images), read_masks(table, competition, images))
+    rule = f"the image is none of the {len(images)} that are scored"
+    table.refuse(strange, lambda row: rule, f"Remove the {table.unit}")
+    return _built(path.parent, competition, listing, images)
 
 
 def list_pictures(root: Path, competition: Competition, source: Source) -> list[Path]:
-    """The image files, and for source "masks" the mask files, that the contest's patterns find: what a reader opens."""
+    """The image files, and the mask files where they are the source, that the contest's patterns find: what a reader
+    opens, and what lies beside it.
+    """
     patterns = [competition.train_image, competition.test_image]
-    if source == "masks" and competition.train_masks is not None:
-        patterns.append(competition.train_masks)
+    if competition.train_masks is not None and (source == "masks" or competition.annotation_layout == "mask_files"):
+        patterns.append(competition.train_masks.replace("{mask}", "*"))
     found = [root / name for pattern in patterns for name in sorted(glob.glob(_named(pattern, "*"), root_dir=root))]
     return [path for path in found if path.is_file()]
 
 
-def _read_annotations(path: Path, competition: Competition) -> Table:
-    columns = {
-        "image": competition.annotation("image"),
-        "text": competition.annotation("mask"),
-        "category": competition.annotation("class"),
-        "height": competition.annotation("height"),
-        "width": competition.annotation("width"),
-        **{f"group {i}": column for i, column in enumerate(_groups(competition))},
-    }
-    table = read_table(path, {name: column for name, column in columns.items() if column is not None})
-    _check_ids(table)
+def _built(root: Path, competition: Competition, listing: Listing, images: Images) -> Coco:
+    check_sizes(listing.images, images)
+    images = with_groups(listing.images, images)
+    masks = _LAYOUTS[competition.annotation_layout].masks(root, listing.instances, competition, images)
+    return build(competition, images, masks)
+
+
+def _read_sample(path: Path, competition: Competition) -> Table:
+    """The images of a sample submission, in whatever layout submissions of the contest have."""
+    if competition.submission_layout == "coco":
+        return coco_files.read_images(path)
+    if competition.submission_layout == "class_rows":
+        return rows.read_by_class(path, competition.submission_columns, competition)
+    columns = columns_of(
+        competition.submission_columns,
+        image="image", text="mask", category="class", predictions="predictions", height="height", width="width",
+    )  # fmt: skip
+    table = read_table(path, columns)
+    check_repeats(table)
     return table
-
-
-def _groups(competition: Competition) -> list[str]:
-    return [column for column, role in competition.annotation_columns.items() if role == "group"]
-
-
-def _check_ids(table: Table) -> None:
-    bad = {name for name in set(table["image"]) if not is_safe_id(name)}
-    table.refuse(table.among("image", bad), lambda row: f"the image id is no plain name; wanted {PLAIN}")
-
-
-def _check_repeats(table: Table) -> None:
-    names = table["image"]
-    first = {name: row for row, name in reversed(list(enumerate(names)))}
-    repeated = np.array([first[name] != row for row, name in enumerate(names)], bool)
-    table.refuse(repeated, lambda row: f"repeats the id of row {table.lines[first[names[row]]]}", "Remove the row")
 
 
 def _check_files(root: Path, pattern: str, table: Table) -> None:
@@ -112,7 +138,7 @@ def _check_files(root: Path, pattern: str, table: Table) -> None:
     table.refuse(
         table.among("image", missing),
         lambda row: f"there is no file {_named(pattern, table['image'][row])} in {root}",
-        "Unpack the contest's images there, or remove the row",
+        f"Unpack the contest's images there, or remove the {table.unit}",
     )
 
 
@@ -155,23 +181,3 @@ def _open(root: Path, pattern: str, names: Iterable[str]) -> Images:
 
 def _named(pattern: str, name: str) -> str:
     return pattern.replace("{id}", name)
-
-
-def _read_folders(root: Path, competition: Competition, images: Images) -> Masks:
-    """Instances from one file each, any pixel that is not black being foreground; one is read at a time."""
-    if competition.train_masks is None:
-        raise ConfigError(f"competition {competition.key} has no folders of masks; wanted annotations=csv")
-    require_one_category(competition)
-    parts = []
-    for place, (name, image) in enumerate(images.items()):
-        size = (image["height"], image["width"])
-        files = sorted(glob.glob(_named(competition.train_masks, name), root_dir=root))
-        counts = [read_mask(root, Path(file).as_posix(), size) for file in files]
-        parts.append(masks_of_runs(place, 1, from_coco(counts, size)))
-    masks = joined(parts)
-    if not len(masks):
-        raise InputError(
-            f"no masks: nothing in {root} is named {competition.train_masks}. Read the contest's CSV instead: "
-            f"annotations=csv"
-        )
-    return masks

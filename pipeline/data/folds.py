@@ -94,6 +94,8 @@ def _enough(images: int, groups: int, n_folds: int) -> None:
     if groups < n_folds:
         kept = f" in {groups} groups that must stay together" if groups < images else ""
         remedy = f"Set n_folds={groups} or fewer" if groups > 1 else "Add training images"
+        if kept:
+            remedy += " (leaks=false leaves the groups out that were found from the pixels)"
         raise InputError(
             f"{n_folds} folds were asked for, but there are only {images} image{'s' * (images > 1)}{kept}. {remedy}."
         )

@@ -1,5 +1,7 @@
 """A contest's CSV as text columns under known names, with the line of each row, and errors that say where.
 
+Files of other layouts become the same columns, so that all are checked alike.
+
 Nothing is interpreted while reading: "NA" is text, "007" keeps its zeros, a blank field is "".
 """
 
@@ -9,9 +11,10 @@ import codecs
 import io
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -23,11 +26,15 @@ _PIECE = 1 << 20  # bytes: what is split at a time stays within the processor's 
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """Rows of one file as columns of text, among them "image". lines: int64 (rows,), where each begins (header = 1)."""
+    """Rows of one file as columns of text, among them "image"; of JSON, a column may hold other values.
+
+    lines: int64 (rows,), where each begins (header = 1). unit: what the file has them as, and `lines` counts.
+    """
 
     path: Path
-    columns: Mapping[str, list[str]]
+    columns: Mapping[str, list[Any]]
     lines: np.ndarray
+    unit: str = "row"
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -35,8 +42,14 @@ class Table:
     def __contains__(self, column: str) -> bool:
         return column in self.columns
 
-    def __getitem__(self, column: str) -> list[str]:
+    def __getitem__(self, column: str) -> list[Any]:
         return self.columns[column]
+
+    def select(self, index: np.ndarray) -> Table:
+        """The rows that an integer index names, in its order."""
+        rows = index.tolist()
+        columns = {name: [column[row] for row in rows] for name, column in self.columns.items()}
+        return replace(self, columns=columns, lines=self.lines[index])
 
     def among(self, column: str, values: Collection[str]) -> np.ndarray:
         """bool (rows,): whether the row's value is one of `values`."""
@@ -44,7 +57,7 @@ class Table:
             return np.zeros(len(self), bool)
         return np.fromiter((value in values for value in self[column]), bool, len(self))
 
-    def refuse(self, bad: np.ndarray, rule: Callable[[int], str], remedy: str = "Correct the row") -> None:
+    def refuse(self, bad: np.ndarray, rule: Callable[[int], str], remedy: str | None = None) -> None:
         """Raises InputError for the first row where `bad`, bool (rows,), holds; says how many more there are.
 
         rule: from the row's position to what is wrong with it; remedy: what to do, without the file's name.
@@ -53,26 +66,43 @@ class Table:
         if not len(where):
             return
         first, others = int(where[0]), len(where) - 1
-        more = f" ({others} more row{'s' * (others > 1)} like this)" if others else ""
-        place = f"{self.path.name} row {self.lines[first]}, image {self['image'][first] or '(blank)'}"
-        raise InputError(f"{place}: {rule(first)}{more}. {remedy} in {self.path}.")
+        more = f" ({others} more {self.unit}{'s' * (others > 1)} like this)" if others else ""
+        image = self["image"][first] or "(blank)"
+        place = (
+            f"{self.path.name} {self.unit} {self.lines[first]}, image {image if image.isprintable() else repr(image)}"
+        )
+        raise InputError(f"{place}: {rule(first)}{more}. {remedy or f'Correct the {self.unit}'} in {self.path}.")
 
 
-def read_table(path: Path, columns: Mapping[str, str]) -> Table:
+class Listing(NamedTuple):
+    """What an annotation file lists: images, each perhaps several times, and instances."""
+
+    images: Table
+    instances: Table
+
+
+def read_table(path: Path, columns: Mapping[str, str], *others: Mapping[str, str]) -> Table:
     """Reads the named columns, {own name: name in the file}; rows that are blank throughout are left out.
 
+    others: what the file may have instead, where it lacks one of `columns`.
     Raises InputError for a file that is absent, empty, no UTF-8 or no table, and for a column that it lacks.
     """
-    if not path.is_file():
-        raise InputError(
-            f"{path}: there is no such file. Put the contest's file there, or give its folder: paths.data=DIR"
-        )
+    require_file(path)
     fields, lines = _split(path) or _parse(path, _text(path))
     header = [field[0] for field in fields]
+    columns = next((one for one in (columns, *others) if set(one.values()) <= set(header)), columns)
     places = [_place(path, header, column) for column in columns.values()]
     if not len(lines):
         raise InputError(f"{path}: has a header but no rows. Put the contest's own file there.")
     return Table(path, {name: fields[place][1:] for name, place in zip(columns, places, strict=True)}, lines)
+
+
+def require_file(path: Path) -> None:
+    """Raises InputError where there is no such file."""
+    if not path.is_file():
+        raise InputError(
+            f"{path}: there is no such file. Put the contest's file there, or give its folder: paths.data=DIR"
+        )
 
 
 def nearest(got: str, names: Sequence[str]) -> str:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pipeline.competition import Overlap
 from pipeline.inference.paste import paste
 from pipeline.inference.postprocess import Rules, decide
+from pipeline.inference.tiles import tile_boxes
 from pipeline.instances import Alignment, Detections, Instances
 from pipeline.masks.geometry import remove_overlaps
 from pipeline.masks.runs import Runs, area, merged, split_columns
@@ -132,16 +133,6 @@ def _tiled(side: int, shared: int) -> Callable[[Instances], Instances]:
         return _with(image, clip(image.runs, tiles[shown.argmax(0)]))
 
     return apply
-
-
-def tile_boxes(size: tuple[int, int], side: int, shared: int) -> NDArray[np.int64]:
-    """Tiles int64 (T, 4), xyxy, that cover an image of `size` (H, W); neighbours share so many pixels at least."""
-    begins = []
-    for length in size:
-        count = max(1, -(-(length - shared) // (side - shared)))
-        begins.append(np.linspace(0, max(length - side, 0), count).astype(np.int64))
-    corner = np.stack(np.meshgrid(begins[1], begins[0]), -1).reshape(-1, 2)
-    return np.concatenate([corner, np.minimum(corner + side, [size[1], size[0]])], 1)
 
 
 def clip(runs: Runs, boxes: NDArray[np.int64]) -> Runs:

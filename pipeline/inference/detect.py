@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from pipeline.data.dataset import as_tensor, read_image
-from pipeline.inference.views import View, detect
+from pipeline.inference.tiles import WHOLE, Tiles, detect_tiled
+from pipeline.inference.views import View
 from pipeline.instances import Detections
 from pipeline.model.detector import Detector
 
@@ -20,11 +21,12 @@ def detect_images(
     images: Sequence[Mapping[str, Any]],
     precision: str = "32-true",
     views: Sequence[View] = (View(),),
+    tiles: Tiles = WHOLE,
 ) -> Iterator[Detections]:
     """Detections of each image of a COCO dict's list, in its order.
 
     root: the contest's folder. precision: "32-true", or "bf16-mixed" or "16-mixed" for autocast on the detector's
-    device. views: of each image, which have the same say.
+    device. views: of each image, which have the same say. tiles: in which each is seen.
     """
     kind = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(precision)
     device = next(detector.parameters()).device.type
@@ -32,5 +34,5 @@ def detect_images(
         pixels = as_tensor(read_image(root / image["file_name"]))
         # Not round the yield: the caller's own work is none of autocast's.
         with torch.autocast(device, kind, enabled=kind is not None):
-            found = detect(detector, pixels, image["name"], views)
+            found = detect_tiled(detector, pixels, image["name"], views, tiles)
         yield found

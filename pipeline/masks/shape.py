@@ -52,6 +52,35 @@ def _reaches_out(target: Int, upper: Int, lower: Int, column: Int, top: Int, bot
 
 def largest_part(runs: Runs) -> Runs:
     """Of every mask the part of most pixels; of equal ones that whose first pixel, down the columns, comes first."""
+    x, top, bottom, owner, part = _pieces(runs)
+    areas = np.bincount(part, weights=bottom - top, minlength=part.size).astype(np.int64)
+    roots = np.flatnonzero(part == np.arange(part.size))
+    order = roots[np.lexsort((roots, -areas[roots], owner[roots]))]
+    best = order[changes(owner[order])]
+    keep = np.zeros(part.size, bool)
+    keep[best] = True
+    keep = keep[part]
+    x, top, bottom = x[keep] * runs.size[0], top[keep], bottom[keep]
+    return merged(runs.size, runs.count, x + top, x + bottom, owner[keep])
+
+
+def parts(runs: Runs) -> tuple[Runs, Int]:
+    """Every part of every mask as a mask of its own, and the mask that it comes from, int64 (P,).
+
+    By rising mask, the parts of one by their first pixel down the columns. An empty mask has no part.
+    """
+    x, top, bottom, owner, part = _pieces(runs)
+    roots = np.flatnonzero(part == np.arange(part.size))
+    number = np.searchsorted(roots, part)
+    order = np.argsort(number, kind="stable")
+    x, top, bottom = x[order] * runs.size[0], top[order], bottom[order]
+    return merged(runs.size, roots.size, x + top, x + bottom, number[order]), owner[roots]
+
+
+def _pieces(runs: Runs) -> tuple[Int, Int, Int, Int, Int]:
+    """Runs cut at the canvas's bottom edge, by rising mask and pixel: column, first row, end row (half-open), mask, and
+    the first piece of the part that it belongs to; int64 (S,).
+    """
     height, width = runs.size
     x, top, bottom, index = split_columns(runs)
     owner = runs.instance[index]
@@ -59,13 +88,4 @@ def largest_part(runs: Runs) -> Runs:
     # lower end of every piece makes those meet that touch at a corner only.
     start = (owner * (width + 1) + x) * (height + 1) + top
     stop = start + bottom - top + 1
-    part = components(start.size, *meetings(start + height + 1, stop + height + 1, start, stop))
-    areas = np.bincount(part, weights=bottom - top, minlength=start.size).astype(np.int64)
-    roots = np.flatnonzero(part == np.arange(start.size))
-    order = roots[np.lexsort((roots, -areas[roots], owner[roots]))]
-    best = order[changes(owner[order])]
-    keep = np.zeros(start.size, bool)
-    keep[best] = True
-    keep = keep[part]
-    x, top, bottom = x[keep] * height, top[keep], bottom[keep]
-    return merged(runs.size, runs.count, x + top, x + bottom, owner[keep])
+    return x, top, bottom, owner, components(start.size, *meetings(start + height + 1, stop + height + 1, start, stop))

@@ -1,8 +1,11 @@
-"""Mean precision over IoU thresholds, the metric of DSB2018 and of Sartorius.
+"""Metrics of hits, false alarms and misses over IoU thresholds: mean precision and F2.
 
-Per image and threshold t a prediction hits a truth instance if their IoU is greater than t, and the precision is
-TP / (TP + FP + FN). An image's score is the mean over the thresholds, the total is the mean over the images.
-The evaluation pages of both contests state this.
+Per image and threshold t a prediction hits a truth instance if their IoU is greater than t. An image's score is the
+mean over the thresholds of a ratio of its counts, the total is the mean over the images.
+mean_precision: TP / (TP + FP + FN), class-agnostic: the evaluation pages of DSB2018 and of Sartorius.
+mean_precision_by_class: the same of hits within a class, the counts of an image's classes added up: iMaterialist 2019.
+f2: 5 TP / (5 TP + 4 FN + FP), the F-measure that weighs recall twice as much as precision, so that an image without
+truth scores 1 if it is predicted empty, else 0: the evaluation page of the Airbus contest.
 
 All comparisons are made on integers, 100 * intersection > t * union with t in hundredths, so that an IoU of exactly
 0.6 is not decided by a rounding error. Masks of one side may overlap one another: where an instance has several
@@ -11,24 +14,24 @@ candidates, the hits are a maximum one-to-one matching.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_bipartite_matching
 
-from pipeline.errors import InputError
 from pipeline.instances import Instances
 from pipeline.masks.geometry import shared_pixels
 from pipeline.masks.runs import Runs, area
+from pipeline.metrics.pairing import check_size, check_thresholds, paired
+from pipeline.metrics.score import Counted, Float, Int
 
 THRESHOLDS: tuple[int, ...] = tuple(range(50, 100, 5))
 
-Int = NDArray[np.int64]
-Float = NDArray[np.float64]
+Kind = Literal["mean_precision", "mean_precision_by_class", "f2"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,53 +76,9 @@ class Counts:
     fn: Int
 
 
-@dataclass(frozen=True, eq=False)
-class Score:
-    """The metric of a set of n images at T thresholds; all scores are in 0-1.
-
-    total: mean of per_image. thresholds: IoU in hundredths, T of them.
-    per_threshold: float64 (T,), mean over the images of TP / (TP + FP + FN).
-    pooled: float64 (T,), TP / (TP + FP + FN) of the counts of all images together, which the StarDist paper calls AP.
-    image_ids: n ids, in the order of the truth. per_image: float64 (n,). tp, fp, fn: int64 (n, T).
-    per_class: mean over the images where the class occurs in truth or prediction, both restricted to the class;
-    NaN for a class that occurs nowhere.
-    """
-
-    total: float
-    thresholds: tuple[int, ...]
-    per_threshold: Float
-    pooled: Float
-    image_ids: tuple[str, ...]
-    per_image: Float
-    tp: Int
-    fp: Int
-    fn: Int
-    per_class: dict[str, float]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for a JSON file: thresholds as IoU in 0-1, a class that occurs nowhere as None."""
-        images = [
-            {"image_id": name, "score": float(score), "tp": tp.tolist(), "fp": fp.tolist(), "fn": fn.tolist()}
-            for name, score, tp, fp, fn in zip(self.image_ids, self.per_image, self.tp, self.fp, self.fn, strict=True)
-        ]
-        return {
-            "metric": "mean_precision",
-            "total": self.total,
-            "thresholds": [threshold / 100 for threshold in self.thresholds],
-            "per_threshold": self.per_threshold.tolist(),
-            "pooled": self.pooled.tolist(),
-            "per_class": {name: None if np.isnan(score) else score for name, score in self.per_class.items()},
-            "images": images,
-        }
-
-
 def overlaps(truth: Instances, predicted: Instances) -> Overlaps:
     """The pairs of truth and predicted masks of one image that share a pixel. InputError where the sizes differ."""
-    if tuple(truth.size) != tuple(predicted.size):
-        raise InputError(
-            f"image {truth.image_id}: the prediction is made for {predicted.size[0]}×{predicted.size[1]} pixels "
-            f"(height × width), the truth has {truth.size[0]}×{truth.size[1]}; both must describe the original image"
-        )
+    check_size(truth, predicted)
     return compare(truth.runs, predicted.runs)
 
 
@@ -142,7 +101,7 @@ def count_hits(pairs: Overlaps, thresholds: Sequence[int] = THRESHOLDS) -> Count
 
 def candidates(pairs: Overlaps, thresholds: Sequence[int]) -> tuple[Overlaps, NDArray[np.bool_]]:
     """The P pairs that may be a hit at any of T thresholds, and at which of them they may, bool (T, P)."""
-    _check_thresholds(thresholds)
+    check_thresholds(thresholds)
     least = 100 * pairs.intersection > min(thresholds) * pairs.union
     near = pairs.select(least)
     return near, 100 * near.intersection > np.array(thresholds, np.int64)[:, None] * near.union
@@ -169,55 +128,81 @@ def precision(tp: NDArray[Any], fp: NDArray[Any], fn: NDArray[Any]) -> Float:
     return np.where(total > 0, tp / np.maximum(total, 1), 1.0)
 
 
+def f2(tp: NDArray[Any], fp: NDArray[Any], fn: NDArray[Any]) -> Float:
+    """5 TP / (5 TP + 4 FN + FP) elementwise, float64 of the same shape; 1 where there is neither truth nor prediction.
+
+    F-beta, (1 + b²) TP / ((1 + b²) TP + b² FN + FP) with b = 2 (van Rijsbergen, Information Retrieval, 1979).
+    """
+    total = np.asarray(5 * tp + 4 * fn + fp)
+    return np.where(total > 0, 5 * tp / np.maximum(total, 1), 1.0)
+
+
+_RATIOS: Mapping[str, Callable[..., Float]] = {
+    "mean_precision": precision,
+    "mean_precision_by_class": precision,
+    "f2": f2,
+}
+
+
 def mean_precision(
     truth: Iterable[Instances],
     predicted: Iterable[Instances],
     thresholds: Sequence[int] = THRESHOLDS,
     categories: Sequence[str] = (),
-) -> Score:
-    """The contest's score of predictions against truth, paired by image_id; class-agnostic except in per_class.
+) -> Counted:
+    """The contests' score of predictions against truth, paired by image_id; class-agnostic except in per_class.
 
-    thresholds: integer hundredths of IoU. categories: names of the labels 1, 2, …; scores of instances are not used.
-    An image without a prediction counts as predicted empty.
+    categories: names of the labels 1, 2, …. Raises what `counted` raises.
+    """
+    return counted("mean_precision", truth, predicted, thresholds, {name: i for i, name in enumerate(categories, 1)})
+
+
+def counted(
+    kind: Kind,
+    truth: Iterable[Instances],
+    predicted: Iterable[Instances],
+    thresholds: Sequence[int],
+    categories: Mapping[str, int],
+) -> Counted:
+    """A metric of this module's head, of predictions against truth, paired by image_id.
+
+    thresholds: integer hundredths of IoU. categories: the label of each name in per_class. Scores of instances are not
+    used. An image without a prediction counts as predicted empty.
     Raises InputError for an id that occurs twice or that the truth does not have, for sizes that differ, and where
     there is no image at all.
     """
-    _check_thresholds(thresholds)
+    check_thresholds(thresholds)
+    ratio = _RATIOS[kind]
     counts: list[Counts] = []
-    by_class: list[list[float]] = [[] for _ in categories]
+    by_class: dict[str, list[float]] = {name: [] for name in categories}
     images = paired(truth, predicted)
     for target, guess in images.values():
         pairs = overlaps(target, guess)
+        if kind == "mean_precision_by_class":
+            # Classes have no pair in common, so that one matching of all counts what theirs add up to.
+            pairs = pairs.select(target.labels[pairs.truth] == guess.labels[pairs.predicted])
         counts.append(count_hits(pairs, thresholds))
-        for scores, label in zip(by_class, range(1, len(categories) + 1), strict=True):
+        for name, label in categories.items():
             mine, theirs = target.labels == label, guess.labels == label
             if mine.any() or theirs.any():
-                scores.append(_mean(count_hits(pairs.restrict(mine, theirs), thresholds)))
-    per_class = {name: float(np.mean(s)) if s else float("nan") for name, s in zip(categories, by_class, strict=True)}
-    return _summarise(tuple(images), tuple(thresholds), counts, per_class)
-
-
-def paired(truth: Iterable[Instances], predicted: Iterable[Instances]) -> dict[str, tuple[Instances, Instances]]:
-    """Truth and prediction of each image by its id, in the order of the truth; a missing prediction is an empty one.
-
-    Raises InputError for an id that occurs twice or that the truth does not have, and where there is no image at all.
-    """
-    known, guesses = _by_id(truth, "truth"), _by_id(predicted, "predictions")
-    _check_ids(known, guesses)
-    return {name: (one, guesses.get(name, Instances.empty(name, one.size))) for name, one in known.items()}
+                own = count_hits(pairs.restrict(mine, theirs), thresholds)
+                by_class[name].append(float(ratio(own.tp, own.fp, own.fn).mean()))
+    per_class = {name: float(np.mean(scores)) if scores else float("nan") for name, scores in by_class.items()}
+    return _summarise(kind, tuple(images), tuple(thresholds), counts, per_class)
 
 
 def _summarise(
-    ids: tuple[str, ...], thresholds: tuple[int, ...], counts: list[Counts], per_class: dict[str, float]
-) -> Score:
+    kind: Kind, ids: tuple[str, ...], thresholds: tuple[int, ...], counts: list[Counts], per_class: dict[str, float]
+) -> Counted:
     tp, fp, fn = (np.stack([getattr(count, field) for count in counts]) for field in ("tp", "fp", "fn"))
-    table = precision(tp, fp, fn)
+    table = _RATIOS[kind](tp, fp, fn)
     per_image = table.mean(axis=1)
-    return Score(
+    return Counted(
+        metric=kind,
         total=float(per_image.mean()),
         thresholds=thresholds,
         per_threshold=table.mean(axis=0),
-        pooled=precision(tp.sum(axis=0), fp.sum(axis=0), fn.sum(axis=0)),
+        pooled=_RATIOS[kind](tp.sum(axis=0), fp.sum(axis=0), fn.sum(axis=0)),
         image_ids=ids,
         per_image=per_image,
         tp=tp,
@@ -225,10 +210,6 @@ def _summarise(
         fn=fn,
         per_class=per_class,
     )
-
-
-def _mean(counts: Counts) -> float:
-    return float(precision(counts.tp, counts.fp, counts.fn).mean())
 
 
 def _partners(truth: Int, predicted: Int, shape: tuple[int, int]) -> tuple[Int, Int]:
@@ -249,33 +230,3 @@ def _partners(truth: Int, predicted: Int, shape: tuple[int, int]) -> tuple[Int, 
 
 def _occur_once(index: Int) -> bool:
     return bool((np.bincount(index) <= 1).all())
-
-
-def _by_id(images: Iterable[Instances], what: str) -> dict[str, Instances]:
-    found: dict[str, Instances] = {}
-    for image in images:
-        if image.image_id in found:
-            raise InputError(
-                f"image {image.image_id} occurs twice in the {what}; each image must occur once, with all its instances"
-            )
-        found[image.image_id] = image
-    return found
-
-
-def _check_ids(truth: dict[str, Instances], predicted: dict[str, Instances]) -> None:
-    if not truth:
-        raise InputError("there is no image in the truth: nothing can be scored")
-    unknown = [name for name in predicted if name not in truth]
-    if unknown:
-        raise InputError(
-            f"{len(unknown)} of {len(predicted)} predicted images are not in the truth, the first is {unknown[0]}; "
-            f"the truth has {len(truth)} images, the first is {next(iter(truth))}: give the truth of the same images"
-        )
-
-
-def _check_thresholds(thresholds: Sequence[int]) -> None:
-    wrong = [t for t in thresholds if isinstance(t, bool) or not isinstance(t, (int, np.integer)) or not 0 <= t <= 100]
-    if wrong or len(thresholds) == 0:
-        raise ValueError(
-            f"thresholds: wanted integers 0-100 (hundredths of IoU), at least one; got {tuple(thresholds)}"
-        )

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from pipeline.instances import Instances
 from pipeline.masks.runs import area
-from pipeline.metrics.mean_precision import THRESHOLDS, Overlaps, candidates, count_hits, overlaps, paired, precision
+from pipeline.metrics.mean_precision import THRESHOLDS, Overlaps, candidates, count_hits, overlaps, precision
+from pipeline.metrics.pairing import paired
 
 Int = NDArray[np.int64]
 Float = NDArray[np.float64]
@@ -29,12 +30,14 @@ class Sweep:
     """The metric of the instances with at least a score and at least an area.
 
     scores: float32 (S,), 0 to 1, rising. areas: int64 (A,), pixels, rising.
-    totals: float64 (S, A), 0 to 1, the total of `mean_precision` at each point.
+    totals: float64 (S, A), 0 to 1, the total of `mean_precision` at each point. per_image: float64 (S, A, n), what it
+    is the mean of, in the order of the truth.
     """
 
     scores: NDArray[np.float32]
     areas: Int
     totals: Float
+    per_image: Float
 
     @property
     def best(self) -> tuple[float, int, float]:
@@ -62,7 +65,8 @@ def sweep(
         _image(target, guess, score_grid, area_grid, thresholds) for target, guess in paired(truth, predicted).values()
     ]
     # The images come last, side by side in memory: so the mean adds them in the order in which mean_precision does.
-    return Sweep(score_grid, area_grid, np.stack(images, axis=-1).mean(axis=-1))
+    per_image = np.stack(images, axis=-1)
+    return Sweep(score_grid, area_grid, per_image.mean(axis=-1), per_image)
 
 
 def _image(

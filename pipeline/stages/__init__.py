@@ -12,10 +12,10 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
-LINE = ("download", "convert", "train", "predict", "ensemble", "postprocess", "evaluate", "submit")
-"""The stages that `run` runs, in order."""
+LINE = ("download", "convert", "train", "predict", "ensemble", "tune", "postprocess", "evaluate", "submit")
+"""The stages that `run` runs, in order; `tune` where it is asked for."""
 
-STAGES = {name: f"pipeline.stages.{name}:{name}" for name in (*LINE, "lint", "ceiling", "run")}
+STAGES = {name: f"pipeline.stages.{name}:{name}" for name in (*LINE, "compare", "lint", "ceiling", "run")}
 """Every stage and where its function is."""
 
 

@@ -1,14 +1,21 @@
-"""The stage `convert`: from a contest's files to the line's own: truth, test images, folds, statistics."""
+"""The stage `convert`: from a contest's files to the line's own: truth, test images, folds, statistics, audit."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
+from pipeline import plots
 from pipeline.competition import Competition
-from pipeline.data import coco, contest, folds, statistics
+from pipeline.data import audit, coco, contest, folds, looks, pictures, statistics
+from pipeline.data.audit import Audit, View
 from pipeline.data.coco import Coco
 from pipeline.data.contest import Source
-from pipeline.files import Paths, write_coco, write_folds, write_json
+from pipeline.data.leaks import find, join, report, summary
+from pipeline.data.patch import apply, locate, read_patch
+from pipeline.files import Paths, atomic, write_coco, write_folds, write_json
 from pipeline.record import Step, file_hash, folder_state
 
 log = logging.getLogger(__name__)
@@ -21,42 +28,81 @@ def convert(
     n_folds: int,
     seed: int,
     annotations: Source = "csv",
+    patch: str | None = None,
+    leaks: bool = True,
     overwrite: bool = False,
+    quiet: bool = False,
 ) -> None:
-    """Turn the contest's files into COCO JSON, folds and statistics.
+    """Turn the contest's files into COCO JSON, folds, statistics and an audit of the truth.
 
     Reads the contest's folder `paths.data`: the training CSV (annotations=csv) or the folders of one mask per file
-    (annotations=masks), the sample submission and the headers of all images. Writes `annotations.json`, `test.json`,
-    `folds.csv` and `statistics.json`, after everything has been read and checked. Raises InputError on bad input.
+    (annotations=masks), the sample submission, the headers of all images and the pixels of the training images. A patch
+    mends the truth as it is read. With leaks=true near duplicates and neighbouring tiles share a fold. Writes
+    `annotations.json`, `test.json`, `folds.csv`, `statistics.json`, `leaks.json`, `audit.json` and `audit.png`, after
+    everything has been read and checked. Raises InputError on bad input.
     """
-    step = _step(competition, paths, n_folds, seed, annotations)
+    file = None if patch is None else locate(patch)
+    step = _step(competition, paths, annotations, file, {"n_folds": n_folds, "seed": seed, "leaks": leaks})
     if not overwrite and step.is_done():
         log.info("convert: %s was made from these files and settings; overwrite=true remakes it", paths.annotations)
         return
+    for fact in competition.unverified:
+        log.warning("%s: not verified: %s", competition.key, fact)
     train = contest.read_train(paths.data, competition, annotations)
+    if file is not None:
+        train = apply(train, read_patch(file, competition), competition)
     test = contest.read_test(paths.data, competition)
+    seen = looks.read_looks(paths.data, train["images"], quiet)
+    pairs = find(list(coco.by_name(train)), seen) if leaks else []
+    plain = folds.assign(train, n_folds, seed)
+    train = join(train, pairs)
     fold = folds.assign(train, n_folds, seed)
-    measured = statistics.measure(train)
+    measured, audited = statistics.measure(train), audit.measure(train, seen)
+    leaked = report(train, pairs, plain, n_folds)
+    page = plots.details([_detail(paths, view) for view in audit.show(train, audited)])
 
     step.stamp.unlink(missing_ok=True)  # from here to the end the outputs are not what it says
     write_coco(paths.annotations, train)
     write_coco(paths.test, test)
     write_folds(paths.folds, dict(zip(coco.by_name(train), fold.tolist(), strict=True)))
     write_json(paths.statistics, measured, indent=1)
+    write_json(paths.audit, audited, indent=1)
+    write_json(paths.leaks, {"searched": leaks, **leaked}, indent=1)
+    with atomic(paths.audit_picture) as partial:
+        page.savefig(partial, format="png", dpi=90)
     step.finish()
     _log_summary(measured, test)
+    _log_findings(audited, leaked, paths)
 
 
-def _step(competition: Competition, paths: Paths, n_folds: int, seed: int, annotations: Source) -> Step:
-    """What the outputs depend on: the tables by content, the pictures by name, size and time."""
-    tables = [paths.data / name for name in (competition.train_annotations, competition.sample_submission)]
-    pictures = contest.list_pictures(paths.data, competition, annotations)
+def _step(
+    competition: Competition, paths: Paths, annotations: Source, patch: Path | None, settings: Mapping[str, Any]
+) -> Step:
+    """What the outputs depend on: the tables and the patch by content, the pictures by name, size and time."""
+    names = (competition.train_annotations, competition.sample_submission)
+    found = contest.list_pictures(paths.data, competition, annotations)
+    inputs = {name: file_hash(paths.data / name) for name in names if (paths.data / name).is_file()}
+    inputs["pictures"] = folder_state(found)
     return Step(
         stamp=paths.output / ".convert.json",
-        outputs=(paths.annotations, paths.test, paths.folds, paths.statistics),
-        settings={"competition": competition, "n_folds": n_folds, "seed": seed, "annotations": annotations},
-        inputs={path.name: file_hash(path) for path in tables if path.is_file()} | {"pictures": folder_state(pictures)},
+        outputs=(
+            paths.annotations,
+            paths.test,
+            paths.folds,
+            paths.statistics,
+            paths.audit,
+            paths.audit_picture,
+            paths.leaks,
+        ),
+        settings={"competition": competition, "annotations": annotations, **settings},
+        inputs=inputs | ({"patch": file_hash(patch)} if patch is not None and patch.is_file() else {}),
     )
+
+
+def _detail(paths: Paths, view: View) -> plots.Detail:
+    x0, y0, x1, y1 = view.box
+    grey = pictures.read_grey(paths.data, view.file_name)[y0:y1, x0:x1]
+    return plots.Detail(grey, view.others, view.marked, view.title)
 
 
 def _log_summary(measured: statistics.Statistics, test: Coco) -> None:
@@ -67,3 +113,14 @@ def _log_summary(measured: statistics.Statistics, test: Coco) -> None:
     log.info("sizes: %s", sizes)
     log.info("instances per image: min %(min)g, median %(median)g, max %(max)g", per_image)
     log.info("%d test images", len(test["images"]))
+
+
+def _log_findings(audited: Audit, leaked: Mapping[str, Any], paths: Paths) -> None:
+    """A line for each kind of finding, and one for the leaks that the folds avoid."""
+    found = audit.lines(audited)
+    for line in found:
+        log.info("audit: %s", line)
+    if found:
+        log.info("audit: the most striking ones are in %s and %s", paths.audit, paths.audit_picture)
+    if leaked["pairs"]:
+        log.info("leaks: %s", summary(leaked))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Literal
 
-from pipeline.errors import InputError
+from pipeline.errors import ConfigError, InputError
 from pipeline.files import Paths, read_detections, write_detections
-from pipeline.inference.fuse import Mean
+from pipeline.inference.fuse import Fusion
 from pipeline.instances import Detections
 from pipeline.record import Step, file_hash
 
@@ -18,35 +19,47 @@ def ensemble(
     *,
     paths: Paths,
     run: str,
+    runs: tuple[str, ...] | None,
+    weights: tuple[float, ...] | None,
     fold: int | None,
     split: Literal["validation", "test"] | None,
-    fuse: Mean,
+    fuse: Fusion,
     overwrite: bool,
 ) -> None:
-    """Fuse the detections of several folds, image by image.
+    """Fuse the detections of several folds, and of several runs, image by image.
 
-    Reads detections_<split>.npz of the folds that were predicted, writes runs/<run>/detections_<split>.npz. Test images
-    are seen by every fold; a validation image by the one fold that did not train on it.
+    Reads detections_<split>.npz of the folds that were predicted, of `run` alone or of all `runs`, whose detections
+    then have `weights` (null: equal ones). Writes runs/<run>/detections_<split>.npz. Test images are seen by every fold
+    of a run; a validation image by the one fold that did not train on it.
     """
+    sources = runs or (run,)
+    if weights is not None and len(weights) != len(sources):
+        raise ConfigError(f"weights: wanted one for each of {len(sources)} runs, got {list(weights)}")
+    own = dict(zip(sources, weights or [1.0] * len(sources), strict=True))
     for part in ("validation", "test") if split is None else (split,):
-        pattern = "fold[0-9]*" if fold is None else f"fold{fold}"
-        files = sorted(paths.run(run).glob(f"{pattern}/detections_{part}.npz"))
-        if not files:
-            raise InputError(f"{paths.run(run)}: no detections_{part}.npz in {pattern}; the stage `predict` makes them")
+        files = {file: name for name in sources for file in _files(paths, name, fold, part)}
         step = Step(
             stamp=paths.run(run) / f".ensemble_{part}.json",
             outputs=(paths.run(run) / f"detections_{part}.npz",),
-            settings={"fuse": fuse},
-            inputs={f"{file.parent.name}/{file.name}": file_hash(file) for file in files},
+            settings={"fuse": fuse, "weights": own},
+            inputs={f"{name}/{file.parent.name}/{file.name}": file_hash(file) for file, name in files.items()},
         )
         if not overwrite and step.is_done():
             log.info("%s is complete", step.outputs[0])
             continue
-        by_image: dict[str, list[Detections]] = {}
-        for file in files:
+        by_image: dict[str, list[tuple[Detections, float]]] = {}
+        for file, name in files.items():
             for one in read_detections(file):
-                by_image.setdefault(one.image_id, []).append(one)
+                by_image.setdefault(one.image_id, []).append((one, own[name]))
         step.stamp.unlink(missing_ok=True)
-        write_detections(step.outputs[0], [fuse.fuse(group) for group in by_image.values()])
+        write_detections(step.outputs[0], [fuse.fuse(*zip(*group, strict=True)) for group in by_image.values()])
         step.finish()
         log.info("%s: %d images from %d files", part, len(by_image), len(files))
+
+
+def _files(paths: Paths, run: str, fold: int | None, part: str) -> list[Path]:
+    pattern = "fold[0-9]*" if fold is None else f"fold{fold}"
+    files = sorted(paths.run(run).glob(f"{pattern}/detections_{part}.npz"))
+    if not files:
+        raise InputError(f"{paths.run(run)}: no detections_{part}.npz in {pattern}; the stage `predict` makes them")
+    return files

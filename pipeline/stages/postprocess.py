@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
+from pathlib import Path
 from typing import Literal
 
+import yaml
+
 from pipeline.competition import Competition
+from pipeline.errors import InputError
 from pipeline.files import Paths, read_coco, read_detections, write_instances
 from pipeline.inference.postprocess import Rules, decide
 from pipeline.record import Step, file_hash
@@ -20,13 +25,16 @@ def postprocess(
     run: str,
     split: Literal["validation", "test"] | None,
     postprocess: Rules,
+    tuned: bool,
     overwrite: bool,
 ) -> None:
     """Decide instances: score and mask thresholds, removal of overlaps where the contest forbids them, minimum area.
 
     Reads runs/<run>/detections_<split>.npz, writes instances_<split>.json beside it, in COCO's results format.
+    tuned=true takes the thresholds of runs/<run>/tuned.yaml, which `tune` writes, instead of those given.
     """
     rules = postprocess.settled(competition)
+    rules = _tuned(paths.run(run) / "tuned.yaml", rules) if tuned else rules
     for part in ("validation", "test") if split is None else (split,):
         source = paths.run(run) / f"detections_{part}.npz"
         truth = paths.annotations if part == "validation" else paths.test
@@ -46,3 +54,13 @@ def postprocess(
         step.finish()
         count = sum(map(len, instances))
         log.info("%s: %d instances of %d detections, %d images", part, count, sum(map(len, detections)), len(instances))
+
+
+def _tuned(path: Path, rules: Rules) -> Rules:
+    """The rules with those of a file in their place."""
+    if not path.is_file():
+        raise InputError(f"{path} does not exist; the stage `tune` makes it")
+    try:
+        return replace(rules, **yaml.safe_load(path.read_text(encoding="utf-8"))["rules"])
+    except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path} holds no rules ({error}); run `tune` again") from error

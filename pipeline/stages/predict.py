@@ -13,6 +13,7 @@ from pipeline.data import coco as annotations
 from pipeline.errors import ConfigError, InputError
 from pipeline.files import Paths, read_coco, read_folds, write_detections
 from pipeline.inference.detect import detect_images
+from pipeline.inference.tiles import Tiles
 from pipeline.inference.views import Views
 from pipeline.model.ready import ready
 from pipeline.model.training import Trainer, precision
@@ -33,6 +34,7 @@ def predict(
     split: Split | None,
     trainer: Trainer,
     views: Views,
+    tiles: Tiles,
     overwrite: bool,
     quiet: bool,
     score_floor: float | None,
@@ -41,7 +43,8 @@ def predict(
 
     Reads runs/<run>/fold<k>/best.pt and the images. Writes detections_validation.npz and detections_test.npz beside
     the weights: boxes and soft masks in the boxes' frames, before any threshold but score_floor (null: the one the
-    weights were trained with). All `views` of an image have the same say in its boxes, classes and masks. A higher one saves the masks of detections below it, and a sweep cannot go below it.
+    weights were trained with). A higher one saves the masks of detections below it, and a sweep cannot go below it. All
+    `views` of an image have the same say in its boxes, classes and masks; large images may be seen in `tiles`.
     """
     if score_floor is not None and not 0 <= score_floor <= 1:
         raise ConfigError(f"score_floor: wanted 0 to 1, got {score_floor}")
@@ -51,7 +54,7 @@ def predict(
     for k in trained_folds(paths, run, fold):
         for part in SPLITS if split is None else (split,):
             images = _images(paths, folds, k, part)
-            step = _step(paths, run, k, part, images, trainer, views, score_floor)
+            step = _step(paths, run, k, part, images, trainer, views, tiles, score_floor)
             if not overwrite and step.is_done():
                 log.info("%s is complete; overwrite=true predicts again", step.outputs[0])
                 continue
@@ -59,7 +62,7 @@ def predict(
             detector, _ = load_detector(paths.fold(run, k) / "best.pt")
             detector = ready(detector.to(_device(trainer)), score_floor)
             kind = precision(trainer.precision, trainer.accelerator)
-            found = detect_images(detector, paths.data, images, kind, views.all())
+            found = detect_images(detector, paths.data, images, kind, views.all(), tiles)
             detections = list(track(found, len(images), f"fold {k}, {part}", "image", quiet))
             step.stamp.unlink(missing_ok=True)
             write_detections(step.outputs[0], detections)
@@ -91,6 +94,7 @@ def _step(
     images: list[dict[str, Any]],
     trainer: Trainer,
     views: Views,
+    tiles: Tiles,
     score_floor: float | None,
 ) -> Step:
     folder = paths.fold(run, fold)
@@ -103,6 +107,7 @@ def _step(
             "split": split,
             "score_floor": score_floor,
             "views": views,
+            "tiles": tiles,
         },
         inputs={"best.pt": file_hash(folder / "best.pt"), "images": folder_state(files)},
     )

@@ -17,25 +17,28 @@ from pipeline.stages.postprocess import postprocess
 from pipeline.stages.predict import predict
 from pipeline.stages.submit import submit
 from pipeline.stages.train import train
+from pipeline.stages.tune import tune
 
 log = logging.getLogger(__name__)
 
-STEPS = (download, convert, train, predict, ensemble, postprocess, evaluate, submit)
+STEPS = (download, convert, train, predict, ensemble, tune, postprocess, evaluate, submit)
 
 
 def run(**settings: Any) -> None:
     """Run the whole line: from the contest's files to a checked submission.csv.
 
     Takes the keys of all its stages and hands to each those that it names. Every stage reads the files that the one
-    before it left and skips what is complete, so a broken run goes on where it stopped. Where the contest has the
-    truth of its test images (the toy has), the submission is scored against it at the end.
+    before it left and skips what is complete, so a broken run goes on where it stopped. tuned=true chooses thresholds
+    on the validation images before they are applied. Where the contest has the truth of its test images (the toy has),
+    the submission is scored against it at the end.
     """
     for step in STEPS:
-        _timed(step, settings)
+        if step is not tune or settings["tuned"]:
+            _timed(step, settings)
     competition, paths = settings["competition"], settings["paths"]
     truth = competition.test_truth and paths.data / competition.test_truth
     if truth and truth.is_file():
-        _timed(evaluate, {**settings, "submission": paths.submission, "truth": truth})
+        _timed(evaluate, {**settings, "submission": paths.output / competition.submission_file, "truth": truth})
 
 
 def _timed(step: Callable[..., None], settings: Mapping[str, Any]) -> None:

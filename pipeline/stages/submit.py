@@ -1,4 +1,4 @@
-"""The stage `submit`: a CSV that the contest accepts, and the record of how it was made."""
+"""The stage `submit`: a file that the contest accepts, and the record of how it was made."""
 
 from __future__ import annotations
 
@@ -14,31 +14,37 @@ from pipeline.data import coco as annotations
 from pipeline.errors import ConfigError, InputError
 from pipeline.files import Paths, atomic, read_coco, read_instances, read_json
 from pipeline.record import describe, environment, file_hash
+from pipeline.submission.case import source_ids
 from pipeline.submission.lint import lint
-from pipeline.submission.rows import to_rows, write
+from pipeline.submission.rows import write
 
 log = logging.getLogger(__name__)
 
 
 def submit(*, competition: Competition, paths: Paths, run: str, name: str | None, overwrite: bool) -> None:
-    """Write submission.csv, check it by the contest's rules, and record how it was made.
+    """Write the submission file, check it by the contest's rules, and record how it was made.
 
-    Reads runs/<run>/instances_test.json and test.json. Writes paths.output/submission.csv, only if the linter finds no
-    error, and paths.submissions/<date>_<competition>_<name>/record.yaml.
+    Reads runs/<run>/instances_test.json and test.json. Writes the file that the contest wants (its submission_file) to
+    paths.output, only if the linter finds no error, and paths.submissions/<date>_<competition>_<name>/record.yaml.
     """
     label = run if name is None else name
     if not re.fullmatch(r"[A-Za-z0-9._-]+", label):
         raise ConfigError(f"name: wanted letters, digits, '.', '_' and '-' only, got {label!r}")
     coco = read_coco(paths.test)
     instances = read_instances(paths.run(run) / "instances_test.json", coco)
-    with atomic(paths.submission) as partial:
-        write(to_rows(instances, competition), partial)
-        errors = [str(one) for one in lint(partial, competition, annotations.sizes(coco)) if one.level == "error"]
+    path, ids = paths.output / competition.submission_file, source_ids(coco)
+    with atomic(path) as partial:
+        write(instances, competition, partial, ids)
+        findings = lint(partial, competition, annotations.sizes(coco), ids, name=path.name)
+        errors = [str(one) for one in findings if one.level == "error"]
         if errors:
             shown = "\n  ".join(errors[:10])
             raise InputError(f"the submission breaks the rules of {competition.key}, nothing is written:\n  {shown}")
-    digest = file_hash(paths.submission)
-    log.info("%s: %d instances, no findings, sha256 %s", paths.submission, sum(map(len, instances)), digest[:16])
+    for finding in findings:
+        log.warning("%s: %s", path, finding)
+    digest = file_hash(path)
+    said = f"findings: {len(findings)}" if findings else "no findings"
+    log.info("%s: %d instances, %s, sha256 %s", path, sum(map(len, instances)), said, digest[:16])
     _write_record(competition, paths, run, label, digest, overwrite)
 
 
@@ -48,11 +54,11 @@ def _write_record(competition: Competition, paths: Paths, run: str, label: str, 
     if path.is_file() and not overwrite:
         old = yaml.safe_load(path.read_text(encoding="utf-8"))
         if old.get("submission", {}).get("sha256") == digest:
-            log.info("%s stands already, for the same CSV", path)
+            log.info("%s stands already, for the same file", path)
             return
         raise InputError(
-            f"{path} records another CSV of today; {paths.submission} is written. Give this one a name of its own with "
-            "name=NAME, or overwrite=true to replace the record"
+            f"{path} records another file of today; {paths.output / competition.submission_file} is written. Give this "
+            "one a name of its own with name=NAME, or overwrite=true to replace the record"
         )
     with atomic(path) as partial:
         text = yaml.safe_dump(_record(competition, paths, run, digest), sort_keys=False, allow_unicode=True)
@@ -70,7 +76,7 @@ def _record(competition: Competition, paths: Paths, run: str, digest: str) -> di
         "version": 1,
         "competition": describe(competition),
         "run": run,
-        "submission": {"file": paths.submission.name, "sha256": digest},
+        "submission": {"file": competition.submission_file, "sha256": digest},
         "validation": read_json(scores, "evaluate")["total"] if scores.is_file() else None,
         "steps": {str(step.relative_to(folder)): read_json(step, "train") for step in steps},
         "files": {str(path.relative_to(paths.output)): file_hash(path) for path in sorted(made) if path.is_file()},

@@ -10,11 +10,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
-from pipeline.competition import Competition, Overlap
+from pipeline.competition import Competition
 from pipeline.data import coco as annotations
 from pipeline.data.annotations import gather
 from pipeline.data.augment import Augment
@@ -27,6 +28,7 @@ from pipeline.files import Paths, read_coco, read_folds, read_json
 from pipeline.inference.postprocess import Rules, decide
 from pipeline.instances import Detections, Instances
 from pipeline.metrics.mean_precision import mean_precision
+from pipeline.metrics.scoring import score
 from pipeline.model.detector import Detector, MaskRCNN
 from pipeline.model.training import Module, Schedule, Trainer, build_trainer, quiet_engine
 from pipeline.model.weights import initial_weights
@@ -82,8 +84,8 @@ def train(
         torch.manual_seed(seed)
         detector = _detector(model.sized(statistics), len(competition.categories))
         truth = annotations.truth(annotations.subset(coco, _few(held_out, trainer.validation_images)))
-        score = partial(_score, truth=truth, rules=postprocess.settled(competition), overlap=competition.overlap)
-        module = Module(detector, optimizer, schedule, trainer.steps, seed, trainer.nonfinite, score)
+        scorer = partial(_score, truth=truth, rules=postprocess.settled(competition), competition=competition)
+        module = Module(detector, optimizer, schedule, trainer.steps, seed, trainer.nonfinite, scorer)
         pixels = open_pixels(paths.data, coco["images"], paths.output / "pixels", quiet)
         samples = TrainingSamples(paths.data, gather(coco, learn), augment, seed, pixels)
         info = {"competition": competition.key, "categories": list(competition.categories), "fold": k, "run": run}
@@ -179,6 +181,11 @@ def _few(names: Sequence[str], most: int | None) -> list[str]:
     return [names[i * len(names) // most] for i in range(most)]
 
 
-def _score(found: Sequence[Detections], truth: Sequence[Instances], rules: Rules, overlap: Overlap) -> dict[str, float]:
-    score = mean_precision(truth, [decide(one, rules, overlap) for one in found])
-    return {"score": score.total, "ap50": float(score.pooled[0])}
+def _score(
+    found: Sequence[Detections], truth: Sequence[Instances], rules: Rules, competition: Competition
+) -> dict[str, float]:
+    """The contest's metric, by which the best weights are chosen, and AP at IoU .5, which any contest has."""
+    decided = [decide(one, rules, competition.overlap) for one in found]
+    total = score(truth, decided, competition, by_class=True).total
+    # A metric of nothing has no value, and no weights are the better for it.
+    return {"score": float(np.nan_to_num(total)), "ap50": float(mean_precision(truth, decided, (50,)).pooled[0])}

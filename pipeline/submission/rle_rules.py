@@ -3,56 +3,38 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.masks import numbers
 from pipeline.submission import sweep
+from pipeline.submission.case import Case
+from pipeline.submission.content import Bool, Content, Int, RowRuns
 from pipeline.submission.finding import Finding, Level, quoted
 from pipeline.submission.table import Row
 
-Int = NDArray[np.int64]
-Bool = NDArray[np.bool_]
 _INTEGER = re.compile(r"-?[0-9]+")
 _DIGITS = 18  # any integer of as many digits fits int64, and the sum of two does
 _HUGE = 10**_DIGITS
 
 
-@dataclass(frozen=True, eq=False)
-class RowRuns:
-    """Runs of several rows, in the order of the text.
+def read_masks(rows: list[Row], case: Case) -> tuple[Content, list[Finding]]:
+    """The masks of rows of RLE text, one for each row, and findings on the text of each.
 
-    row: int64 (R,), index of the row. position: int64 (R,), 0 for a row's first run.
-    start, length: int64 (R,), pixels, numbered as in the text.
+    A row of an image that the contest does not want is checked as text only, and its runs are not returned.
     """
-
-    row: Int
-    position: Int
-    start: Int
-    length: Int
-
-    def select(self, kept: Bool) -> RowRuns:
-        """The runs where `kept`, bool (R,), is true."""
-        return RowRuns(self.row[kept], self.position[kept], self.start[kept], self.length[kept])
-
-
-def check_rows(rows: Sequence[Row], sizes: Mapping[str, tuple[int, int]], base: int) -> tuple[list[Finding], RowRuns]:
-    """Findings on the RLE text of each row, and the runs of the rows that are right.
-
-    sizes: (height, width) in pixels by image id. base: number of the first pixel.
-    A row of an image that is not in sizes is checked as text only, and its runs are not returned.
-    """
+    base, sizes = case.competition.base, case.sizes
     findings, runs = _parse(rows)
     known = np.array([row.image in sizes for row in rows], bool)[runs.row]
     areas = {name: _pixels(sizes.get(name)) for name in {row.image for row in rows}}
     pixels = np.array([areas[row.image] for row in rows], np.int64)[runs.row]
     wrong, found = _check_runs(rows, runs, pixels, base)
+    touching = _touching(rows, runs)
     runs = runs.select(known & ~np.isin(runs.row, wrong))
     inside = sweep.overlaps(runs.row, runs.start, runs.start + runs.length)
-    return findings + found + _overlaps(rows, runs, inside), runs.select(~np.isin(runs.row, inside.group))
+    findings += found + _overlaps(rows, runs, inside) + touching
+    return Content(rows, rows, runs.select(~np.isin(runs.row, inside.group))), findings
 
 
 def _parse(rows: Sequence[Row]) -> tuple[list[Finding], RowRuns]:
@@ -129,6 +111,18 @@ def _check_runs(rows: Sequence[Row], runs: RowRuns, pixels: Int, base: int) -> t
         for index, k in zip(bad.tolist(), where[first].tolist(), strict=True):
             findings.append(Finding(code, level, rows[index].line, rows[index].image, say(k)))
     return np.unique(runs.row[short | low | high]), findings
+
+
+def _touching(rows: Sequence[Row], runs: RowRuns) -> list[Finding]:
+    """One finding for the file: an encoder that does it once does it everywhere."""
+    meets = (runs.start[1:] == runs.start[:-1] + runs.length[:-1]) & (runs.position[1:] > 0) & (runs.length[1:] > 0)
+    where = np.flatnonzero(meets)
+    if not where.size:
+        return []
+    row, first, count = rows[runs.row[where[0]]], int(runs.position[where[0]]) + 1, np.unique(runs.row[where]).size
+    more = f"; so do runs of {count - 1} more row{'s' * (count > 2)}" if count > 1 else ""
+    said = f"runs {first} and {first + 1} touch and could be one{more}"
+    return [Finding("rle-touching", "warning", row.line, row.image, said)]
 
 
 def _overlaps(rows: Sequence[Row], runs: RowRuns, inside: sweep.Overlap) -> list[Finding]:

@@ -1,4 +1,4 @@
-"""Overlap of runs by one sweep over their sorted starts: no pixel is decoded."""
+"""Overlap and union of runs by one sweep over their sorted starts: no pixel is decoded."""
 
 from __future__ import annotations
 
@@ -44,3 +44,20 @@ def overlaps(group: Int, start: Int, stop: Int) -> Overlap:
     later = hit[first]
     # Up to a group's first overlap its runs are disjoint, so that the run just before is the one that is met.
     return Overlap(groups, order[later - 1], order[later], start[order[later]], claims)
+
+
+def union(group: Int, start: Int, stop: Int) -> tuple[Int, Int, Int]:
+    """The runs that cover what the half-open runs [start, stop) of each group do: start, stop, group, int64 (S,) each.
+
+    Arguments as of `overlaps`. Sorted by (group, start); runs of one group neither overlap nor touch.
+    """
+    if len(start) == 0:
+        return start, stop, group
+    span = int(stop.max()) + 1
+    begin = start + group * span
+    order = np.argsort(begin, kind="stable")
+    begin, end, group = begin[order], np.maximum.accumulate((stop + group * span)[order]), group[order]
+    first = np.flatnonzero(np.concatenate([[True], begin[1:] > end[:-1]]))
+    owner = group[first]
+    last = np.concatenate([first[1:] - 1, [len(begin) - 1]])
+    return begin[first] - owner * span, end[last] - owner * span, owner

@@ -5,27 +5,42 @@ from __future__ import annotations
 import codecs
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline.errors import InputError
+from pipeline.competition import Role
+from pipeline.submission.case import Case
 from pipeline.submission.finding import Finding, Level, plain, quoted
 
 
 class Row(NamedTuple):
-    """One row of the file.
+    """One row of the file, or one of its masks where a row holds several.
 
-    line: where it begins, the header is 1. image: the id. text: the mask's text with single spaces, "" is blank.
-    whole: False where the row has too few or too many fields, so that its text means nothing.
+    line: where it begins, the header is 1; in a JSON list its place, from 1. image: the id; where it shares a column
+    with the class, what is in front of the last "_". text: of the mask or the predictions with single spaces, "" is
+    blank; of a mask of COCO kind its counts. whole: False where the row has too few or too many fields, so that its
+    text means nothing. category: what the file writes for the class. height, width: as the file states them; None
+    where it says nothing. score: 0 to 1, 1 where the file has none. number: of the mask in its row, from 1, where a row
+    holds several.
     """
 
     line: int
     image: str
     text: str
-    whole: bool
+    whole: bool = True
+    category: str | None = None
+    height: str | None = None
+    width: str | None = None
+    score: float = 1.0
+    number: int | None = None
+
+    @property
+    def mask(self) -> str:
+        """The mask in words, for messages that name the row already."""
+        return "the mask" if self.number is None else f"prediction {self.number}"
 
 
 @dataclass
@@ -51,13 +66,12 @@ class Table:
         return self
 
 
-def read_table(path: Path, columns: Sequence[str]) -> Table:
-    """The rows of a CSV file with these two columns (id, mask text).
+def read_table(path: Path, case: Case) -> Table:
+    """The rows of a CSV file with the contest's columns.
 
-    Bad content becomes findings and never raises; InputError only where there is no file.
+    Bad content becomes findings and never raises.
     """
-    if not path.is_file():
-        raise InputError(f"{path}: there is no such file; wanted a submission file (CSV)")
+    columns = case.competition.submission_columns
     data, table = path.read_bytes(), Table()
     if data.startswith(codecs.BOM_UTF8):
         table.add(
@@ -83,8 +97,8 @@ def read_table(path: Path, columns: Sequence[str]) -> Table:
     return _parse(text, columns, table)
 
 
-def _parse(text: str, columns: Sequence[str], table: Table) -> Table:
-    where: list[int] | None = None
+def _parse(text: str, columns: Mapping[str, Role], table: Table) -> Table:
+    where: Mapping[Role, int] | None = None
     width = 0
     try:
         for line, fields in _records(text):
@@ -132,17 +146,22 @@ def _field_limit(characters: int) -> Iterator[None]:
         csv.field_size_limit(before)
 
 
-def _locate(header: list[str], columns: Sequence[str], line: int, table: Table) -> list[int] | None:
-    """Positions of the two columns, or None where a name is missing; any other header than these two is an error."""
+def _locate(header: list[str], columns: Mapping[str, Role], line: int, table: Table) -> dict[Role, int] | None:
+    """The place of each column by its role, or None where a name is missing; any other header is an error."""
     found = all(name in header for name in columns)
     if header != list(columns):
         rest = "" if found else "; the rows were not checked"
         table.add("columns", f"the header is '{plain(','.join(header))}', wanted '{','.join(columns)}'{rest}", line)
-    return [header.index(name) for name in columns] if found else None
+    return {role: header.index(name) for name, role in columns.items()} if found else None
 
 
-def _row(line: int, fields: list[str], where: list[int], width: int, table: Table) -> Row:
-    image, text = (fields[k] if k < len(fields) else "" for k in where)
+def _row(line: int, fields: list[str], where: Mapping[Role, int], width: int, table: Table) -> Row:
+    values = {role: fields[k] if k < len(fields) else "" for role, k in where.items()}
+    image, category = values.get("image", ""), values.get("class")
+    if "image_class" in values:
+        joined = values["image_class"]
+        image, _, category = joined.rpartition("_") if "_" in joined else (joined, "", "")
+    text = values.get("mask", values.get("predictions", ""))
     whole = len(fields) == width
     if not whole:
         begin = quoted(",".join(fields), 40)
@@ -152,7 +171,8 @@ def _row(line: int, fields: list[str], where: list[int], width: int, table: Tabl
             line,
             image,
         )
-    return Row(line, image, text if _is_tidy(text) else " ".join(text.split()), whole)
+    tidy = text if _is_tidy(text) else " ".join(text.split())
+    return Row(line, image, tidy, whole, category, values.get("height"), values.get("width"))
 
 
 def _is_tidy(text: str) -> bool:
