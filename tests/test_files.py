@@ -265,6 +265,37 @@ def test_the_alignment_is_kept_and_one_file_has_one(tmp_path: Path) -> None:
         files.write_detections(path, [theirs, detections("b", 1)])
 
 
+@pytest.mark.parametrize("cuts", [[], [2], [1, 3, 4]])
+def test_parts_are_joined_to_the_bytes_of_the_whole(tmp_path: Path, cuts: list[int]) -> None:
+    whole = [detections(f"image{i}", count, seed=i) for i, count in enumerate([3, 0, 2, 7, 1])]
+    bounds = [0, *cuts, len(whole)]
+    parts = [tmp_path / f"{i}.npz" for i in range(len(bounds) - 1)]
+    for path, first, last in zip(parts, bounds, bounds[1:], strict=False):
+        files.write_detections(path, whole[first:last])
+    files.join_detections(tmp_path / "joined.npz", parts)
+    files.write_detections(tmp_path / "whole.npz", whole)
+    assert (tmp_path / "joined.npz").read_bytes() == (tmp_path / "whole.npz").read_bytes()
+
+
+def test_parts_of_several_mask_sizes_or_alignments_are_not_joined(tmp_path: Path) -> None:
+    one, small = detections("a", 3), detections("b", 3, side=14)
+    for i, other in enumerate((small, replace(one, alignment="torchvision"))):
+        paths = [tmp_path / f"{i}a.npz", tmp_path / f"{i}b.npz"]
+        for path, content in zip(paths, (one, other), strict=True):
+            files.write_detections(path, [content])
+        with pytest.raises(InputError, match=r"joined.npz: its parts have several alignments or mask sizes \["):
+            files.join_detections(tmp_path / "joined.npz", paths)
+
+
+def test_a_part_that_is_broken_or_missing_is_named(tmp_path: Path) -> None:
+    files.write_detections(tmp_path / "a.npz", [detections("a", 3)])
+    (tmp_path / "b.npz").write_bytes(b"no archive")
+    for name in ("b.npz", "c.npz"):
+        with pytest.raises(InputError, match=rf"{name} .*`predict`"):
+            files.join_detections(tmp_path / "joined.npz", [tmp_path / "a.npz", tmp_path / name])
+    assert not (tmp_path / "joined.npz").exists()
+
+
 def test_the_bytes_of_detections_do_not_depend_on_the_hour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files.write_detections(tmp_path / "a.npz", [detections("a", 3)])
     later = time.time() + 1e6

@@ -1,4 +1,4 @@
-"""A training that is killed and started again ends with the weights of one that never was, as a user would do it."""
+"""A training or a prediction that is killed and started again ends as one that never was, as a user would do it."""
 
 from __future__ import annotations
 
@@ -90,3 +90,32 @@ def test_a_complete_training_is_skipped_and_another_one_in_its_place_is_refused(
     assert other.returncode == 1
     assert "settings.seed changed" in other.stderr
     assert "run=NAME" in other.stderr
+
+
+def test_a_prediction_that_is_killed_goes_on_and_ends_with_the_same_bytes(tmp_path: Path) -> None:
+    data, output = tmp_path / "toy", tmp_path / "output"
+    toy.draw(data, seed=3, n_train=4, n_test=40)
+    subprocess.run(command("convert", data, output), check=True, capture_output=True)
+    short = [*command("train", data, output), "trainer.steps=1", "trainer.epoch_steps=1"]
+    subprocess.run(short, check=True, capture_output=True)
+    fold = output / "runs" / "baseline" / "fold0"
+    words = [sys.executable, "-m", "pipeline", "predict", f"paths.data={data}", f"paths.output={output}"]
+    words += ["split=test", "trainer.threads=1", "trainer.accelerator=cpu"]
+    subprocess.run(words, check=True, capture_output=True)
+    wanted = (fold / "detections_test.npz").read_bytes()
+
+    again = subprocess.Popen([*words, "overwrite=true"], stderr=subprocess.DEVNULL)
+    limit = time.monotonic() + 240
+    while not (fold / "detections_test.parts" / "000000.npz").is_file():
+        assert again.poll() is None, "the prediction ended before its first part was written"
+        assert time.monotonic() < limit
+        time.sleep(0.01)
+    again.kill()
+    assert again.wait() == -signal.SIGKILL, "the prediction ended before it was killed"
+    assert (fold / "detections_test.npz").read_bytes() == wanted, "what was whole stays until the new file is"
+
+    (fold / "detections_test.npz").unlink()
+    resumed = subprocess.run(words, check=True, capture_output=True, text=True)
+    assert "fold 0, test: 40 images" in resumed.stderr
+    assert (fold / "detections_test.npz").read_bytes() == wanted
+    assert not (fold / "detections_test.parts").exists()

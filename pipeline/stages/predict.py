@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import time
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,19 +14,22 @@ import torch
 
 from pipeline.data import coco as annotations
 from pipeline.errors import ConfigError, InputError
-from pipeline.files import Paths, read_coco, read_folds, write_detections
+from pipeline.files import Paths, join_detections, read_coco, read_folds, write_detections
 from pipeline.inference.detect import detect_images
 from pipeline.inference.tiles import Tiles
 from pipeline.inference.views import Views
+from pipeline.instances import Detections
 from pipeline.model.ready import ready
 from pipeline.model.training import Trainer, precision
 from pipeline.model.weights import load_detector
-from pipeline.progress import since, track
+from pipeline.progress import Bar, since
 from pipeline.record import Step, file_hash, folder_state
 
 log = logging.getLogger(__name__)
 Split = Literal["validation", "test"]
 SPLITS: tuple[Split, ...] = ("validation", "test")
+Images = list[dict[str, Any]]  # entries of a COCO dict
+_PART = 16  # images after which what was predicted is on disk: a killed prediction loses no more
 
 
 def predict(
@@ -44,7 +50,8 @@ def predict(
     Reads runs/<run>/fold<k>/best.pt and the images. Writes detections_validation.npz and detections_test.npz beside
     the weights: boxes and soft masks in the boxes' frames, before any threshold but score_floor (null: the one the
     weights were trained with). A higher one saves the masks of detections below it, and a sweep cannot go below it. All
-    `views` of an image have the same say in its boxes, classes and masks; large images may be seen in `tiles`.
+    `views` of an image have the same say in its boxes, classes and masks; large images may be seen in `tiles`. A
+    prediction that was killed goes on where it stopped; memory does not grow with the number of images.
     """
     if score_floor is not None and not 0 <= score_floor <= 1:
         raise ConfigError(f"score_floor: wanted 0 to 1, got {score_floor}")
@@ -59,15 +66,46 @@ def predict(
                 log.info("%s is complete; overwrite=true predicts again", step.outputs[0])
                 continue
             begin = time.monotonic()
-            detector, _ = load_detector(paths.fold(run, k) / "best.pt")
-            detector = ready(detector.to(_device(trainer)), score_floor)
-            kind = precision(trainer.precision, trainer.accelerator)
-            found = detect_images(detector, paths.data, images, kind, views.all(), tiles)
-            detections = list(track(found, len(images), f"fold {k}, {part}", "image", quiet))
+            parts = _parts(step, images, overwrite)
+            if not all(path.is_file() for path in parts):
+                detector, _ = load_detector(paths.fold(run, k) / "best.pt")
+                detector = ready(detector.to(_device(trainer)), score_floor)
+                kind = precision(trainer.precision, trainer.accelerator)
+                look = partial(detect_images, detector, paths.data, precision=kind, views=views.all(), tiles=tiles)
+                _detect(parts, look, f"fold {k}, {part}", quiet)
             step.stamp.unlink(missing_ok=True)
-            write_detections(step.outputs[0], detections)
+            join_detections(step.outputs[0], list(parts))
             step.finish()
+            shutil.rmtree(next(iter(parts)).parent)
             log.info("fold %d, %s: %d images in %s", k, part, len(images), since(begin))
+
+
+def _parts(step: Step, images: Images, overwrite: bool) -> dict[Path, Images]:
+    """Files of some images each, and their images. What a killed prediction left in them stays if it fits."""
+    folder = step.outputs[0].with_suffix(".parts")
+    started = Step(folder / ".started.json", (), step.settings, step.inputs)
+    if overwrite or not started.is_done():
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        started.finish()
+    starts = range(0, max(len(images), 1), _PART)
+    return {folder / f"{start // _PART:06d}.npz": images[start : start + _PART] for start in starts}
+
+
+def _detect(
+    parts: Mapping[Path, Images], look: Callable[[Images], Iterable[Detections]], what: str, quiet: bool
+) -> None:
+    """Write the parts that are not there yet."""
+    done = sum(len(images) for path, images in parts.items() if path.is_file())
+    with Bar(sum(map(len, parts.values())), what, "image", done, quiet) as shown:
+        for path, images in parts.items():
+            if path.is_file():
+                continue
+            found = []
+            for one in look(images):
+                found.append(one)
+                shown.update()
+            write_detections(path, found)
 
 
 def trained_folds(paths: Paths, run: str, fold: int | None) -> list[int]:
@@ -79,7 +117,7 @@ def trained_folds(paths: Paths, run: str, fold: int | None) -> list[int]:
     return known if fold is None else [fold]
 
 
-def _images(paths: Paths, folds: dict[str, int], fold: int, split: Split) -> list[dict[str, Any]]:
+def _images(paths: Paths, folds: dict[str, int], fold: int, split: Split) -> Images:
     if split == "test":
         return list(read_coco(paths.test)["images"])
     images = annotations.by_name(read_coco(paths.annotations))
@@ -91,7 +129,7 @@ def _step(
     run: str,
     fold: int,
     split: Split,
-    images: list[dict[str, Any]],
+    images: Images,
     trainer: Trainer,
     views: Views,
     tiles: Tiles,

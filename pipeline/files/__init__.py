@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import zipfile
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from pipeline.errors import InputError
-from pipeline.instances import Alignment, Detections, Instances
+from pipeline.files.atomic import atomic
+from pipeline.files.detections import join_detections, read_detections, write_detections
+from pipeline.instances import Instances
 
-DETECTIONS_VERSION = 2
+__all__ = [
+    "Paths",
+    "atomic",
+    "join_detections",
+    "read_coco",
+    "read_detections",
+    "read_folds",
+    "read_instances",
+    "read_json",
+    "write_coco",
+    "write_detections",
+    "write_folds",
+    "write_instances",
+    "write_json",
+]
 
 
 @dataclass(frozen=True)
@@ -79,20 +91,6 @@ class Paths:
     def fold(self, run: str, fold: int) -> Path:
         """The folder of one fold of a run."""
         return self.run(run) / f"fold{fold}"
-
-
-@contextlib.contextmanager
-def atomic(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`, renamed to it when the block ends well, deleted when it does not."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        yield partial
-        with open(partial, "r+b") as file:  # Windows syncs only what is open for writing
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def read_json(path: Path, made_by: str) -> Any:
@@ -164,68 +162,6 @@ def write_folds(path: Path, folds: Mapping[str, int]) -> None:
     table = pd.DataFrame({"image_id": list(folds.keys()), "fold": list(folds.values())})
     with atomic(path) as partial:
         table.to_csv(partial, index=False, lineterminator="\n")
-
-
-def write_detections(path: Path, detections: Sequence[Detections]) -> None:
-    """npz of flat columns over all images and offsets (n + 1,) per image; mask probabilities as uint8 of 255.
-
-    All detections share one mask size M and one alignment. The bytes depend on the content alone.
-    """
-    sides = {d.masks.shape[-1] for d in detections}
-    if len(sides) > 1:
-        raise ValueError(f"detections of several mask sizes in one file: {sorted(sides)}")
-    kinds = {d.alignment for d in detections}
-    if len(kinds) > 1:
-        raise ValueError(f"detections of several alignments in one file: {sorted(kinds)}")
-    side = sides.pop() if sides else 0
-    masks = [np.rint(d.masks * 255).astype(np.uint8) for d in detections]
-    columns: dict[str, Any] = {
-        "version": np.array(DETECTIONS_VERSION),
-        "alignment": np.array(kinds.pop() if kinds else "aligned"),
-        "image_id": np.array([d.image_id for d in detections], dtype=np.str_),
-        "size": np.array([d.size for d in detections], dtype=np.int64).reshape(-1, 2),
-        "offset": np.cumsum([0] + [len(d) for d in detections]).astype(np.int64),
-        "boxes": np.concatenate([d.boxes for d in detections] or [np.zeros((0, 4), np.float32)]),
-        "scores": np.concatenate([d.scores for d in detections] or [np.zeros(0, np.float32)]),
-        "labels": np.concatenate([d.labels for d in detections] or [np.zeros(0, np.int64)]),
-        "masks": np.concatenate(masks or [np.zeros((0, side, side), np.uint8)]),
-    }
-    with atomic(path) as partial, open(partial, "wb") as file:
-        np.savez_compressed(file, **columns)
-
-
-def read_detections(path: Path, made_by: str = "predict") -> list[Detections]:
-    """Inverse of `write_detections`, up to the rounding of mask probabilities to 1/255.
-
-    Raises InputError, naming the stage (`made_by`) that makes it, for a missing, broken or other file.
-    """
-    try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            columns = {name: archive[name] for name in archive.files}
-        version = int(columns["version"])
-        if version == DETECTIONS_VERSION:
-            return [_detections_of(columns, i) for i in range(len(columns["image_id"]))]
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist; the stage `{made_by}` makes it") from None
-    except (OSError, ValueError, TypeError, LookupError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(f"{path} is no detections file ({error}); run `{made_by}` again") from None
-    wanted = f"wanted a detections file of version {DETECTIONS_VERSION}, got version {version}"
-    raise InputError(f"{path}: {wanted}; run `{made_by}` again")
-
-
-def _detections_of(columns: Mapping[str, Any], i: int) -> Detections:
-    part = slice(int(columns["offset"][i]), int(columns["offset"][i + 1]))
-    masks = columns["masks"][part].astype(np.float32) / np.float32(255)
-    size = (int(columns["size"][i][0]), int(columns["size"][i][1]))
-    flat = (columns["boxes"][part], columns["scores"][part], columns["labels"][part])
-    return Detections(str(columns["image_id"][i]), size, *flat, masks, _alignment(columns["alignment"]))
-
-
-def _alignment(value: Any) -> Alignment:
-    name = str(value)
-    if name not in get_args(Alignment):
-        raise ValueError(f"alignment: wanted one of {get_args(Alignment)}, got {name!r}")
-    return cast(Alignment, name)
 
 
 def write_instances(path: Path, instances: Sequence[Instances], coco: Mapping[str, Any]) -> None:
