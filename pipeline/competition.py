@@ -50,7 +50,8 @@ class Competition:
     annotations=masks) or, where the layout is mask_files, with {mask}; null where there are none.
 
     sample_submission: the file that lists the test images: a CSV with the columns of a submission; where the
-    submission is coco, a COCO JSON. submission_layout, submission_columns: as for the annotations, in the file's order.
+    submission is coco, a COCO JSON; null: there are none. submission_layout, submission_columns: as for the
+    annotations, in the file's order.
     submission_file: its name. submission_megabytes: its largest size, null where there is no limit.
     codes: what a submission writes for a category; a category that is not named is not submitted; null: their names.
     submitted_size: masks are submitted at this (height, width), or with the longer side reduced to this many pixels;
@@ -70,7 +71,7 @@ class Competition:
     test_image: str
     train_annotations: str
     annotation_columns: Mapping[str, Role]
-    sample_submission: str
+    sample_submission: str | None
     submission_columns: Mapping[str, Role]
     metric: Metric
     overlap: Overlap

@@ -46,3 +46,16 @@ def test_the_invented_contest_of_the_readme_runs_from_its_file_alone(tmp_path: P
     rows = pd.read_csv(tmp_path / "output/submission.csv", dtype=str, keep_default_na=False)
     assert list(rows.columns) == ["id", "rle"]
     assert set(rows["id"]) == {"e", "f"}
+
+
+def test_who_has_no_test_images_trains_and_is_scored_all_the_same(tmp_path: Path) -> None:
+    draw(tmp_path / "data")
+    (tmp_path / "own/competition").mkdir(parents=True)
+    (tmp_path / "own/competition/mycells.yaml").write_text(facts(), encoding="utf-8")
+    own = ["--config-dir", str(tmp_path / "own"), "competition=mycells", "competition.sample_submission=null"]
+    done = maskline("run", *own, *places(tmp_path / "data", tmp_path), "n_folds=2", *TINY)
+    assert done.returncode == 0, done.stderr
+    assert "validation of tiny: mean precision" in done.stdout
+    assert not (tmp_path / "output/submission.csv").exists()
+    alone = maskline("submit", *own, *places(tmp_path / "data", tmp_path), "run=tiny")
+    assert (alone.returncode, "there is no test image, so there is nothing to submit" in alone.stderr) == (1, True)

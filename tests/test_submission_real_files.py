@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
+import json
 from collections import Counter, defaultdict
 from pathlib import Path
 
@@ -11,8 +13,12 @@ import pytest
 from fixtures.contests import facts
 from PIL import Image
 
+from pipeline.data import coco as views
+from pipeline.data.coco import truth
+from pipeline.data.contest import read_train
 from pipeline.errors import InputError
 from pipeline.metrics.mean_precision import mean_precision
+from pipeline.submission.case import source_ids
 from pipeline.submission.lint import lint
 from pipeline.submission.rows import read, write
 
@@ -90,6 +96,24 @@ def test_the_truth_of_airbus_with_its_empty_images_is_a_valid_submission(real_da
     write(found, facts("airbus"), tmp_path / "again.csv")
     again = read(tmp_path / "again.csv", facts("airbus"), wanted)
     assert [image.masks for image in again] == [image.masks for image in found]
+
+
+def test_the_truth_of_livecell_goes_through_coco_results_and_back(real_data: Path, tmp_path: Path) -> None:
+    changes = {
+        "categories": ("cell",),
+        "train_annotations": "livecell_coco_val.json",
+        "train_image": "images/livecell_train_val_images/{id}",
+    }
+    competition = dataclasses.replace(facts("coco"), **changes)
+    coco = read_train(real_data / "livecell", competition, "csv")
+    wanted, ids = truth(coco), source_ids(coco)
+    path = tmp_path / "submission.json"
+    write(wanted, competition, path, ids)
+    assert {row["image_id"] for row in json.loads(path.read_text())} == set(ids.values())
+    assert [str(finding) for finding in lint(path, competition, views.sizes(coco), ids)] == []
+    found = read(path, competition, views.sizes(coco), ids)
+    assert sum(map(len, found)) == 1243
+    assert [sorted(image.masks) for image in found] == [sorted(image.masks) for image in wanted]
 
 
 def test_the_truth_of_sartorius_overlaps_where_counting_pixels_says_so(real_data: Path, tmp_path: Path) -> None:

@@ -76,7 +76,12 @@ def read_train(root: Path, competition: Competition, source: Source) -> Coco:
 
 
 def read_test(root: Path, competition: Competition) -> Coco:
-    """The images that the sample submission lists, without annotations. Raises InputError as `read_train` does."""
+    """The images that the sample submission lists, without annotations; none where there is no sample submission.
+
+    Raises InputError as `read_train` does.
+    """
+    if competition.sample_submission is None:
+        return build(competition, {}, joined([]))
     table = _read_sample(root / competition.sample_submission, competition)
     check_ids(table)
     _check_files(root, competition.test_image, table)

@@ -79,7 +79,7 @@ def _step(
     competition: Competition, paths: Paths, annotations: Source, patch: Path | None, settings: Mapping[str, Any]
 ) -> Step:
     """What the outputs depend on: the tables and the patch by content, the pictures by name, size and time."""
-    names = (competition.train_annotations, competition.sample_submission)
+    names = [competition.train_annotations, *filter(None, [competition.sample_submission])]
     found = contest.list_pictures(paths.data, competition, annotations)
     inputs = {name: file_hash(paths.data / name) for name in names if (paths.data / name).is_file()}
     inputs["pictures"] = folder_state(found)

@@ -31,7 +31,7 @@ def download(*, competition: Competition, paths: Paths, overwrite: bool = False)
 
 
 def _missing(competition: Competition, paths: Paths) -> list[str]:
-    wanted = (competition.train_annotations, competition.sample_submission)
+    wanted = [competition.train_annotations, *filter(None, [competition.sample_submission])]
     return [name for name in wanted if not (paths.data / name).is_file()]
 
 

@@ -29,13 +29,14 @@ def run(**settings: Any) -> None:
 
     Takes the keys of all its stages and hands to each those that it names. Every stage reads the files that the one
     before it left and skips what is complete, so a broken run goes on where it stopped. tuned=true chooses thresholds
-    on the validation images before they are applied. Where the contest has the truth of its test images (the toy has),
-    the submission is scored against it at the end.
+    on the validation images before they are applied. Without test images there is nothing to submit. Where the contest
+    has the truth of its test images (the toy has), the submission is scored against it at the end.
     """
-    for step in STEPS:
-        if step is not tune or settings["tuned"]:
-            _timed(step, settings)
     competition, paths = settings["competition"], settings["paths"]
+    wanted = {tune: settings["tuned"], submit: competition.sample_submission is not None}
+    for step in STEPS:
+        if wanted.get(step, True):
+            _timed(step, settings)
     truth = competition.test_truth and paths.data / competition.test_truth
     if truth and truth.is_file():
         _timed(evaluate, {**settings, "submission": paths.output / competition.submission_file, "truth": truth})

@@ -31,6 +31,8 @@ def submit(*, competition: Competition, paths: Paths, run: str, name: str | None
     if not re.fullmatch(r"[A-Za-z0-9._-]+", label):
         raise ConfigError(f"name: wanted letters, digits, '.', '_' and '-' only, got {label!r}")
     coco = read_coco(paths.test)
+    if not coco["images"]:
+        raise InputError(f"{paths.test}: there is no test image, so there is nothing to submit")
     instances = read_instances(paths.run(run) / "instances_test.json", coco)
     path, ids = paths.output / competition.submission_file, source_ids(coco)
     with atomic(path) as partial:
