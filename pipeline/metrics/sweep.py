@@ -90,7 +90,8 @@ def _image(
         tp += _matched(
             pairs.restrict(np.ones(len(truth), bool), shared), [one[shared] for one in held], tp.shape, thresholds
         )
-    return precision(tp, total - tp, len(truth) - tp).mean(axis=-1)
+    result: Float = precision(tp, total - tp, len(truth) - tp).mean(axis=-1)
+    return result
 
 
 def _disputed(near: Overlaps) -> Bool:
