@@ -103,7 +103,7 @@ class Competition:
         if self.annotation_layout == "rows" and len(self.categories) > 1 and self.annotation("class") is None:
             got = dict(self.annotation_columns)
             raise ValueError(f"annotation_columns: wanted one for the class of {self.categories}, got {got}")
-        if self.order is None and "rows" in f"{self.annotation_layout} {self.submission_layout}":
+        if self.order is None and {"rows", "class_rows"} & {self.annotation_layout, self.submission_layout}:
             raise ValueError("order: wanted row or column, since masks are written as start-length text; got null")
         strange = set(self.codes or ()) - set(self.categories)
         if strange:

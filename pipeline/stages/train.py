@@ -28,7 +28,7 @@ from pipeline.files import Paths, read_coco, read_folds, read_json
 from pipeline.inference.postprocess import Rules, decide
 from pipeline.instances import Detections, Instances
 from pipeline.metrics.mean_precision import mean_precision
-from pipeline.metrics.scoring import score
+from pipeline.metrics.scoring import as_submitted, score
 from pipeline.model.detector import Detector, MaskRCNN
 from pipeline.model.training import Module, Schedule, Trainer, build_trainer, quiet_engine
 from pipeline.model.weights import initial_weights
@@ -186,6 +186,7 @@ def _score(
 ) -> dict[str, float]:
     """The contest's metric, by which the best weights are chosen, and AP at IoU .5, which any contest has."""
     decided = [decide(one, rules, competition.overlap) for one in found]
-    total = score(truth, decided, competition, by_class=True).total
+    sides = (as_submitted(side, competition) for side in (truth, decided))
+    total = score(*sides, competition, by_class=True).total
     # A metric of nothing has no value, and no weights are the better for it.
     return {"score": float(np.nan_to_num(total)), "ap50": float(mean_precision(truth, decided, (50,)).pooled[0])}
