@@ -55,6 +55,11 @@ class Paths:
         return self.output / "test.json"
 
     @property
+    def holdout(self) -> Path:
+        """Truth of the test images where training images were held out to test on, COCO JSON."""
+        return self.output / "holdout.json"
+
+    @property
     def folds(self) -> Path:
         """CSV of image_id, fold."""
         return self.output / "folds.csv"

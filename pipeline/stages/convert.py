@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from pipeline import plots
 from pipeline.competition import Competition
-from pipeline.data import audit, coco, contest, folds, looks, pictures, statistics
+from pipeline.data import audit, coco, contest, folds, holdout, looks, pictures, statistics
 from pipeline.data.audit import Audit, View
 from pipeline.data.coco import Coco
 from pipeline.data.contest import Source
-from pipeline.data.leaks import find, join, report, summary
+from pipeline.data.leaks import Pair, find, join, report, summary
 from pipeline.data.patch import apply, locate, read_patch
 from pipeline.files import Paths, atomic, write_coco, write_folds, write_json
 from pipeline.record import Step, file_hash, folder_state
@@ -30,6 +31,8 @@ def convert(
     annotations: Source = "csv",
     patch: str | None = None,
     leaks: bool = True,
+    training_ids: Path | None = None,
+    holdout_ids: Path | None = None,
     overwrite: bool = False,
     quiet: bool = False,
 ) -> None:
@@ -37,12 +40,15 @@ def convert(
 
     Reads the contest's folder `paths.data`: the training CSV (annotations=csv) or the folders of one mask per file
     (annotations=masks), the sample submission, the headers of all images and the pixels of the training images. A patch
-    mends the truth as it is read. With leaks=true near duplicates and neighbouring tiles share a fold. Writes
+    mends the truth as it is read. With leaks=true near duplicates and neighbouring tiles share a fold. training_ids and
+    holdout_ids are files of image ids, one on each line: only the former are trained on (null: all that are not held
+    out), and the latter take the place of the contest's test images, their truth kept in `holdout.json`. Writes
     `annotations.json`, `test.json`, `folds.csv`, `statistics.json`, `leaks.json`, `audit.json` and `audit.png`, after
     everything has been read and checked. Raises InputError on bad input.
     """
     file = None if patch is None else locate(patch)
-    step = _step(competition, paths, annotations, file, {"n_folds": n_folds, "seed": seed, "leaks": leaks})
+    lists = {"patch": file, "training_ids": training_ids, "holdout_ids": holdout_ids}
+    step = _step(competition, paths, annotations, lists, {"n_folds": n_folds, "seed": seed, "leaks": leaks})
     if not overwrite and step.is_done():
         log.info("convert: %s was made from these files and settings; overwrite=true remakes it", paths.annotations)
         return
@@ -51,34 +57,57 @@ def convert(
     train = contest.read_train(paths.data, competition, annotations)
     if file is not None:
         train = apply(train, read_patch(file, competition), competition)
-    test = contest.read_test(paths.data, competition)
-    seen = looks.read_looks(paths.data, train["images"], quiet)
-    pairs = find(list(coco.by_name(train)), seen) if leaks else []
+    train, held = _divided(train, training_ids, holdout_ids)
+    test = contest.read_test(paths.data, competition) if held is None else {**held, "annotations": []}
+    known = [*train["images"], *(() if held is None else held["images"])]
+    seen = looks.read_looks(paths.data, known, quiet)
+    pairs = find([image["name"] for image in known], seen) if leaks else []
+    pairs, crossing = holdout.across(pairs, coco.by_name(train))
+    seen = seen[: len(train["images"])]
     plain = folds.assign(train, n_folds, seed)
     train = join(train, pairs)
     fold = folds.assign(train, n_folds, seed)
     measured, audited = statistics.measure(train), audit.measure(train, seen)
     leaked = report(train, pairs, plain, n_folds)
+    apart = {} if held is None else {"holdout": [asdict(pair) for pair in crossing]}
     page = plots.details([_detail(paths, view) for view in audit.show(train, audited)])
 
     step.stamp.unlink(missing_ok=True)  # from here to the end the outputs are not what it says
     write_coco(paths.annotations, train)
     write_coco(paths.test, test)
+    paths.holdout.unlink(missing_ok=True)
+    if held is not None:
+        write_coco(paths.holdout, held)
     write_folds(paths.folds, dict(zip(coco.by_name(train), fold.tolist(), strict=True)))
     write_json(paths.statistics, measured, indent=1)
     write_json(paths.audit, audited, indent=1)
-    write_json(paths.leaks, {"searched": leaks, **leaked}, indent=1)
+    write_json(paths.leaks, {"searched": leaks, **leaked, **apart}, indent=1)
     with atomic(paths.audit_picture) as partial:
         page.savefig(partial, format="png", dpi=90)
     step.finish()
     _log_summary(measured, test)
     _log_findings(audited, leaked, paths)
+    if crossing and held is not None:
+        _log_crossing(crossing, held)
+
+
+def _divided(train: Coco, training_ids: Path | None, holdout_ids: Path | None) -> tuple[Coco, Coco | None]:
+    """The images to train on, and those held out, None where no list names any."""
+    if training_ids is None and holdout_ids is None:
+        return train, None
+    chosen, held_out = (None if path is None else holdout.read_ids(path) for path in (training_ids, holdout_ids))
+    train, held = holdout.divide(train, chosen, held_out or [])
+    return train, None if held_out is None else held
 
 
 def _step(
-    competition: Competition, paths: Paths, annotations: Source, patch: Path | None, settings: Mapping[str, Any]
+    competition: Competition,
+    paths: Paths,
+    annotations: Source,
+    lists: Mapping[str, Path | None],
+    settings: Mapping[str, Any],
 ) -> Step:
-    """What the outputs depend on: the tables and the patch by content, the pictures by name, size and time."""
+    """What the outputs depend on: the tables, patch and lists by content, the pictures by name, size and time."""
     names = [competition.train_annotations, *filter(None, [competition.sample_submission])]
     found = contest.list_pictures(paths.data, competition, annotations)
     inputs = {name: file_hash(paths.data / name) for name in names if (paths.data / name).is_file()}
@@ -93,9 +122,10 @@ def _step(
             paths.audit,
             paths.audit_picture,
             paths.leaks,
+            *([paths.holdout] if lists["holdout_ids"] is not None else []),
         ),
         settings={"competition": competition, "annotations": annotations, **settings},
-        inputs=inputs | ({"patch": file_hash(patch)} if patch is not None and patch.is_file() else {}),
+        inputs=inputs | {name: file_hash(path) for name, path in lists.items() if path is not None and path.is_file()},
     )
 
 
@@ -124,3 +154,10 @@ def _log_findings(audited: Audit, leaked: Mapping[str, Any], paths: Paths) -> No
         log.info("audit: the most striking ones are in %s and %s", paths.audit, paths.audit_picture)
     if leaked["pairs"]:
         log.info("leaks: %s", summary(leaked))
+
+
+def _log_crossing(crossing: Sequence[Pair], held: Coco) -> None:
+    """How many of the images held out have a neighbour or a double among those that are trained on."""
+    beside = {name for pair in crossing for name in (pair.first, pair.second)} & coco.by_name(held).keys()
+    said = "leaks: %d of %d images held out continue or repeat one to train on; a score on them flatters"
+    log.warning(said, len(beside), len(held["images"]))
