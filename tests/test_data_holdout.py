@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from pipeline.data import coco, contest
 from pipeline.data.coco import Coco
-from pipeline.data.holdout import across, divide, read_ids
+from pipeline.data.holdout import across, divide, locate, read_ids
 from pipeline.data.leaks import Pair
 from pipeline.errors import ConfigError, InputError
 from pipeline.files import Paths, read_coco
@@ -95,7 +95,7 @@ def test_convert_tests_on_the_images_held_out_and_keeps_their_truth(tmp_path: Pa
     (tmp_path / "held.txt").write_text("\n".join(every[:1]))
     paths = Paths(tmp_path / "data", tmp_path / "out", tmp_path / "submissions")
     settings = {"competition": facts("sartorius"), "paths": paths, "n_folds": 2, "seed": 0}
-    convert(**settings, holdout_ids=tmp_path / "held.txt")
+    convert(**settings, holdout_ids=str(tmp_path / "held.txt"))
     assert set(coco.by_name(read_coco(paths.annotations))) == {*every[1:]}
     assert read_coco(paths.test)["annotations"] == []
     truth = {one.image_id: one.masks for one in coco.truth(whole)}
@@ -109,9 +109,7 @@ def test_convert_tests_on_the_images_held_out_and_keeps_their_truth(tmp_path: Pa
 def test_the_paper_s_split_at_the_command_line(tmp_path: Path, real_data: Path) -> None:
     """The StarDist paper's test images are tiles of the frames that it trains on: 40 of 50, as found by their seams."""
     data = real_data / "dsb2018"
-    lists = [f"{key}={data / 'splits' / name}" for key, name in
-             (("training_ids", "stardist_train_ids.txt"), ("holdout_ids", "stardist_test_ids.txt"))]  # fmt: skip
-    done = maskline("convert", "competition=dsb2018", f"paths.data={data}", f"paths.output={tmp_path}", *lists)
+    done = maskline("convert", "experiment=dsb2018_stardist", f"paths.data={data}", f"paths.output={tmp_path}")
     assert done.returncode == 0, done.stderr
     assert "40 of 50 images held out continue or repeat one to train on" in done.stderr
     found = {name: read_coco(tmp_path / f"{name}.json") for name in ("annotations", "holdout", "test")}
@@ -120,8 +118,15 @@ def test_the_paper_s_split_at_the_command_line(tmp_path: Path, real_data: Path) 
         "holdout": 50,
         "test": 50,
     }
+    shipped = {one: sorted(read_ids(locate(f"stardist_{one}"))) for one in ("train", "test")}
+    assert shipped == {one: sorted(read_ids(data / "splits" / f"stardist_{one}_ids.txt")) for one in shipped}
+    assert sorted(coco.by_name(found["annotations"])) == shipped["train"]
     assert len(json.loads((tmp_path / "leaks.json").read_text())["holdout"]) >= 40
     refused = maskline("convert", "competition=dsb2018", f"paths.data={data}", f"paths.output={tmp_path}",
                        f"holdout_ids={tmp_path / 'none.txt'}")  # fmt: skip
     assert refused.returncode == 1
     assert "none.txt cannot be read as a list of image ids" in refused.stderr
+    refused = maskline("convert", "competition=dsb2018", f"paths.data={data}", f"paths.output={tmp_path}",
+                       "holdout_ids=stardist_tests")  # fmt: skip
+    assert refused.returncode == 2
+    assert "nearest is 'stardist_test'" in refused.stderr

@@ -1,6 +1,8 @@
 """Training on a list of the images, and testing on another list of which the truth is known.
 
-For splits that others have published, and for an estimate that no choice of the training has seen.
+For splits that others have published, and for an estimate that no choice of the training has seen. Lists that come
+along: stardist_train and stardist_test, the images of DSB2018 on which the StarDist paper (Schmidt et al. 2018,
+arXiv:1806.03535) trains and tests.
 """
 
 from __future__ import annotations
@@ -12,7 +14,21 @@ from pathlib import Path
 from pipeline.data import coco as views
 from pipeline.data.coco import Coco
 from pipeline.data.leaks import Pair
+from pipeline.data.table import nearest
 from pipeline.errors import ConfigError, InputError
+
+FOLDER = Path(__file__).with_name("splits")
+
+
+def locate(name: str) -> Path:
+    """The file of a list that comes along, by its name, or of one given by its path (*.txt)."""
+    own = sorted(path.stem for path in FOLDER.glob("*.txt"))
+    if name.endswith(".txt"):
+        return Path(name)
+    if name not in own:
+        wanted = f"{', '.join(own)}, or the path of a .txt file"
+        raise ConfigError(f"training_ids or holdout_ids is {name!r}, wanted {wanted}{nearest(name, own)}")
+    return FOLDER / f"{name}.txt"
 
 
 def read_ids(path: Path) -> list[str]:

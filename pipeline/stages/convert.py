@@ -31,8 +31,8 @@ def convert(
     annotations: Source = "csv",
     patch: str | None = None,
     leaks: bool = True,
-    training_ids: Path | None = None,
-    holdout_ids: Path | None = None,
+    training_ids: str | None = None,
+    holdout_ids: str | None = None,
     overwrite: bool = False,
     quiet: bool = False,
 ) -> None:
@@ -41,13 +41,15 @@ def convert(
     Reads the contest's folder `paths.data`: the training CSV (annotations=csv) or the folders of one mask per file
     (annotations=masks), the sample submission, the headers of all images and the pixels of the training images. A patch
     mends the truth as it is read. With leaks=true near duplicates and neighbouring tiles share a fold. training_ids and
-    holdout_ids are files of image ids, one on each line: only the former are trained on (null: all that are not held
-    out), and the latter take the place of the contest's test images, their truth kept in `holdout.json`. Writes
+    holdout_ids are lists of image ids, by the name of one that comes along or the path of a .txt file: only the former
+    are trained on (null: all that are not held out), and the latter take the place of the contest's test images, their
+    truth kept in `holdout.json`. Writes
     `annotations.json`, `test.json`, `folds.csv`, `statistics.json`, `leaks.json`, `audit.json` and `audit.png`, after
     everything has been read and checked. Raises InputError on bad input.
     """
     file = None if patch is None else locate(patch)
-    lists = {"patch": file, "training_ids": training_ids, "holdout_ids": holdout_ids}
+    training, held_out = (None if name is None else holdout.locate(name) for name in (training_ids, holdout_ids))
+    lists = {"patch": file, "training_ids": training, "holdout_ids": held_out}
     step = _step(competition, paths, annotations, lists, {"n_folds": n_folds, "seed": seed, "leaks": leaks})
     if not overwrite and step.is_done():
         log.info("convert: %s was made from these files and settings; overwrite=true remakes it", paths.annotations)
@@ -57,7 +59,7 @@ def convert(
     train = contest.read_train(paths.data, competition, annotations)
     if file is not None:
         train = apply(train, read_patch(file, competition), competition)
-    train, held = _divided(train, training_ids, holdout_ids)
+    train, held = _divided(train, training, held_out)
     test = contest.read_test(paths.data, competition) if held is None else {**held, "annotations": []}
     known = [*train["images"], *(() if held is None else held["images"])]
     seen = looks.read_looks(paths.data, known, quiet)
