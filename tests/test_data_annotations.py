@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import copy
 import gc
 import pickle
+import re
 from typing import Any
 
 import numpy as np
@@ -12,9 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from pipeline.data.annotations import Annotations, gather
+from pipeline.data.annotations import Annotations, gather, of_categories
+from pipeline.errors import ConfigError
 from pipeline.masks.cells import view
 from pipeline.masks.runs import from_dense, to_coco
+from pipeline.masks.windows import windows
 
 Masks = NDArray[np.bool_]
 
@@ -147,3 +151,44 @@ def test_the_cells_of_an_image_are_parts_of_the_flat_columns() -> None:
     found = annotations.cells(0)
     for name in ("start", "stop", "label", "bounds", "member"):
         assert np.shares_memory(getattr(found, name), getattr(annotations, name))
+
+
+# Boxes and categories -----------------------------------------------------------------------------------------------
+
+
+@LAW
+@given(stacks(), stacks())
+def test_boxes_are_those_of_the_dense_masks(first: Masks, second: Masks) -> None:
+    found = gather(dict_of({"a": (first, [1] * len(first)), "b": (second, [2] * len(second))}), ["b", "a"])
+    assert found.boxes.dtype == np.int32
+    assert found.boxes.shape == (len(first) + len(second), 4)
+    for image, masks in enumerate((second, first)):
+        np.testing.assert_array_equal(found.boxes[found.of(image)], windows(from_dense(masks)).boxes)
+
+
+def test_a_dedicated_model_sees_its_categories_alone_in_all_images() -> None:
+    coco = dict_of({"a": (ellipses((20, 20), 4), [1, 2, 3, 1]), "b": (ellipses((20, 20), 1), [2])})
+    coco["categories"] = [{"id": number, "name": name} for number, name in enumerate(("cort", "shsy5y", "astro"), 1)]
+    before = copy.deepcopy(coco)
+    chosen = of_categories(coco, ["astro", "cort"])
+    assert [row["category_id"] for row in chosen["annotations"]] == [1, 3, 1]
+    assert chosen["images"] == coco["images"]
+    assert chosen["categories"] == coco["categories"]  # labels keep their meaning
+    assert coco == before
+    assert of_categories(coco, None) is coco
+    found = gather(chosen, ["a", "b"])
+    assert found.categories.tolist() == [1, 3, 1]
+    assert found.of(1) == slice(3, 3)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["astros"], "categories: 'astros' is not among cort, astro; nearest is 'astro'"),
+        ([], "categories: wanted one at least of cort, astro, or null for all; got none"),
+    ],
+)
+def test_categories_that_there_are_not_are_refused(names: list[str], message: str) -> None:
+    coco = {"categories": [{"id": 1, "name": "cort"}, {"id": 2, "name": "astro"}], "images": [], "annotations": []}
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        of_categories(coco, names)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,9 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from pipeline.data.augment import Augment, crop_box, least, light, picture, place
-from pipeline.masks.cells import cells, view
+from pipeline.data.effects import effects
+from pipeline.data.elastic import _spline, drawn_bend
+from pipeline.masks.cells import BEND, cells, look, shown, view
 from pipeline.masks.runs import from_dense
 
 PLAIN = Augment(
@@ -215,6 +218,229 @@ def test_strengths_of_zero_leave_pixels_where_they_are() -> None:
     assert all(spec(**{name: 1.0}).resamples for name in ("rotation", "scale", "stretch", "shear"))
     matrix, _ = place((30, 40), PLAIN, np.random.default_rng(0))
     np.testing.assert_array_equal(matrix[:, :2], np.eye(2))
+
+
+# Around instances ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("changes", [{}, {"rotation": 40.0, "scale": 0.5, "shear": 8.0}])
+def test_a_crop_around_a_point_has_it_in_its_middle_half_as_far_as_the_image_reaches(changes: dict[str, float]) -> None:
+    around, size, places = spec(symmetries=True, **changes), (200, 220), []
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        near = (float(rng.uniform(0, 220)), float(rng.uniform(0, 200)))
+        matrix, own = place(size, around, rng, near)
+        x, y = np.linalg.solve(matrix[:, :2], np.array(near) - matrix[:, 2])
+        # A magnified crop of 16 pixels shows at most 30 of the image's. Whole pixels may be one off.
+        if 30 <= near[0] <= 190 and 30 <= near[1] <= 170:
+            assert 3 - 1e-2 <= x <= 13 + 1e-2
+            assert 3 - 1e-2 <= y <= 13 + 1e-2
+            places.append((x, y))
+        corners = matrix @ np.array([[0, own[1], 0, own[1]], [0, 0, own[0], own[0]], [1, 1, 1, 1]])
+        assert (corners >= -1e-3).all()
+        assert (corners <= np.array([[220], [200]]) + 1e-3).all()
+    assert np.ptp(places, 0).min() > 6
+
+
+@given(SIDES, SIDES, st.integers(1, 40), st.floats(0, 1), st.floats(0, 1), st.integers(0, 99))
+def test_a_crop_around_a_point_lies_in_the_image_and_holds_the_point(
+    height: int, width: int, side: int, x: float, y: float, seed: int
+) -> None:
+    near = (x * width, y * height)
+    x0, y0, x1, y1 = crop_box((height, width), spec(crop=side), np.random.default_rng(seed), near)
+    assert 0 <= x0 < x1 <= width
+    assert 0 <= y0 < y1 <= height
+    assert (x1 - x0, y1 - y0) == (min(side, width), min(side, height))
+    assert x0 - 1 <= near[0] <= x1 + 1
+    assert y0 - 1 <= near[1] <= y1 + 1
+
+
+# Elastic ------------------------------------------------------------------------------------------------------------
+
+ELASTIC = spec(elastic=5.0, elastic_every=21.0, often=1.0)
+
+
+def field(seed: int, size: tuple[int, int] = (60, 70), wanted: Augment = ELASTIC) -> Any:
+    """Displacements in pixels, float64 (2, h, w)."""
+    bend = drawn_bend(size, np.eye(2, 3), wanted, np.random.default_rng(seed))
+    assert bend is not None
+    assert bend.dtype == np.int32
+    return bend / BEND
+
+
+@given(st.integers(0, 9999))
+def test_a_bend_is_bounded_smooth_and_folds_nothing(seed: int) -> None:
+    found = field(seed)
+    assert np.abs(found).max() <= 5
+    for axis in (1, 2):
+        assert np.abs(np.diff(found, axis=axis)).max() < 0.5  # of a pixel, from pixel to pixel
+    # The two derivatives of each coordinate sum to less than 1: no two pixels lead to one place.
+    slopes = sum(np.abs(np.diff(found, axis=axis))[:, :59, :69] for axis in (1, 2))
+    assert slopes.max() < 1
+
+
+def test_bends_reach_their_strength_and_leave_no_pixel_alone() -> None:
+    many = np.stack([field(seed) for seed in range(100)])
+    assert np.abs(many).max() > 3
+    assert np.abs(many.mean(0)).max() < 1
+    assert (many.std(0) > 0.3).all()
+
+
+def test_a_spline_of_equal_control_points_is_flat_and_of_a_ramp_a_ramp() -> None:
+    weights = _spline(50, 7.0)
+    np.testing.assert_allclose(weights.sum(1), 1)
+    assert (weights >= 0).all()
+    ramp = weights @ (7.0 * (np.arange(weights.shape[1]) - 1))
+    np.testing.assert_allclose(ramp, np.arange(50) + 0.5)
+
+
+def test_a_bend_is_drawn_as_often_as_asked_and_nothing_is_drawn_without() -> None:
+    rng = np.random.default_rng(0)
+    seldom = dataclasses.replace(ELASTIC, often=0.3)
+    assert 40 < sum(drawn_bend((4, 4), np.eye(2, 3), seldom, rng) is not None for _ in range(200)) < 80
+    before = rng.bit_generator.state
+    assert drawn_bend((4, 4), np.eye(2, 3), PLAIN, rng) is None
+    assert rng.bit_generator.state == before
+
+
+@given(st.integers(0, 999))
+def test_a_bent_image_is_the_bilinear_interpolation_of_what_lies_there(seed: int) -> None:
+    image = picture_of(40, 50, seed)
+    rng = np.random.default_rng(seed)
+    wanted = dataclasses.replace(FREE, crop=24, elastic=4.0, elastic_every=17.0, often=1.0)
+    matrix, size = place((40, 50), wanted, rng)
+    bend = drawn_bend(size, matrix, wanted, rng)
+    assert bend is not None
+    y, x = np.mgrid[: size[0], : size[1]] + 0.5
+    column, row = (matrix[i, 0] * x + matrix[i, 1] * y + matrix[i, 2] + bend[i] / BEND - 0.5 for i in (0, 1))
+    channels = [
+        ndimage.map_coordinates(image[..., c].astype(float), [row, column], order=1, mode="grid-constant")
+        for c in range(3)
+    ]
+    assert np.abs(picture(image, matrix, size, bend) - np.stack(channels, 2)).max() < 0.6
+
+
+@given(st.integers(0, 999))
+def test_a_bend_moves_image_and_masks_together(seed: int) -> None:
+    """A picture that is the mask, white on black, stays so; overlapping masks stay whole."""
+    masks = ellipses((40, 50), 3, seed)
+    rng = np.random.default_rng(seed)
+    matrix, size = place((40, 50), dataclasses.replace(FREE, crop=24), rng)
+    bend = drawn_bend(size, matrix, ELASTIC, rng)
+    found, chosen = shown(look(cells(from_dense(masks)), matrix, size, bend))
+    assert bend is not None
+    for mask, (x0, y0, x1, y1), begin in zip(masks[chosen], found.boxes.tolist(), found.offset.tolist(), strict=True):
+        inside = np.zeros(size, bool)
+        part = found.data[begin : begin + (x1 - x0) * (y1 - y0)].reshape(x1 - x0, y1 - y0).T
+        inside[y0:y1, x0:x1] = part
+        assert part[0].any()  # the box is that of the moved mask
+        assert part[:, -1].any()
+        pixels = picture(mask[:, :, None].astype(np.uint8) * 255, matrix, size, bend)[..., 0]
+        assert (pixels[inside] >= 63).all()
+        assert (pixels[~inside] <= 192).all()
+
+
+# Effects ------------------------------------------------------------------------------------------------------------
+
+EFFECTS = ("hue", "saturation", "tint", "blur", "noise", "grain")
+
+
+def test_effects_that_are_off_draw_nothing_and_change_nothing() -> None:
+    image, rng = picture_of(8, 9), np.random.default_rng(0)
+    before = rng.bit_generator.state
+    assert effects(image, PLAIN, rng) is image
+    assert rng.bit_generator.state == before
+
+
+@pytest.mark.parametrize("name", EFFECTS)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_an_effect_keeps_the_form_and_the_input_and_is_a_function_of_its_generator(name: str, channels: int) -> None:
+    image = picture_of(20, 30)[..., :channels]
+    strength = 3.0 if name == "blur" else 0.3
+    before, wanted = image.copy(), spec(**{name: strength, "often": 1.0})
+    one, two = (effects(image, wanted, np.random.default_rng(4)) for _ in range(2))
+    assert (one.dtype, one.shape) == (np.uint8, image.shape)
+    np.testing.assert_array_equal(one, two)
+    np.testing.assert_array_equal(image, before)
+    colour = name in ("hue", "saturation", "tint")
+    assert (one == image).all() == (colour and channels == 1)
+    seldom, plain = spec(**{name: strength, "often": 0.25}), picture_of(9, 9)
+    changed = sum((effects(plain, seldom, np.random.default_rng(i)) != plain).any() for i in range(99))
+    assert 10 < changed < 40
+
+
+@pytest.mark.parametrize("name", EFFECTS)
+def test_a_grey_picture_gives_the_same_however_it_was_stored(name: str) -> None:
+    one = picture_of(20, 30)[..., :1]
+    wanted = spec(**{name: 0.4, "often": 1.0})
+    made = [effects(image, wanted, np.random.default_rng(2)) for image in (one, np.repeat(one, 3, 2))]
+    np.testing.assert_array_equal(*(np.broadcast_to(image, (20, 30, 3)) for image in made))
+
+
+def test_blur_is_a_gaussian_of_at_most_its_strength() -> None:
+    point = np.zeros((41, 41, 1), np.uint8)
+    point[20, 20] = 255
+    widths = []
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        sigma = (rng.random(), rng.random())[1] * 3.0  # the first decides whether there is one
+        blurred = effects(point, spec(blur=3.0, often=1.0), np.random.default_rng(seed))[..., 0].astype(float)
+        reach = max(int(np.ceil(3 * sigma)), 1)
+        wanted = ndimage.gaussian_filter(point[..., 0].astype(float), sigma, radius=reach)
+        assert np.abs(blurred - wanted).max() <= 0.51
+        widths.append(sigma)
+    assert min(widths) < 0.5
+    assert max(widths) > 2.5
+
+
+def test_noise_is_the_same_everywhere_and_grain_grows_with_the_light() -> None:
+    ramp = np.repeat(np.array([60, 120, 180], np.uint8), 40)[None, :, None].repeat(100, 0)
+    for name, power in (("noise", 0.0), ("grain", 0.5)):
+        wanted = spec(**{name: 0.1, "often": 1.0})
+        many = [effects(ramp, wanted, np.random.default_rng(i)).astype(float) for i in range(20)]
+        deviations = np.array([[one[:, 40 * k : 40 * k + 40].std() for k in range(3)] for one in many])
+        assert deviations.max() < 0.105 * 255
+        strong = deviations[deviations[:, 1] > 5]
+        np.testing.assert_allclose(strong / strong[:, 1:2], [[0.5**power, 1, 1.5**power]] * len(strong), rtol=0.06)
+        np.testing.assert_allclose(np.mean([one[:, 40:80].mean() for one in many]), 120, atol=0.5)
+
+
+def test_a_tint_scales_each_channel_and_saturation_moves_between_grey_and_colour() -> None:
+    flat = np.broadcast_to(np.array([100, 150, 50], np.uint8), (4, 4, 3))
+    tinted = np.stack([effects(flat, spec(tint=0.2, often=1.0), np.random.default_rng(i))[0, 0] for i in range(60)])
+    ratio = tinted / [100, 150, 50]
+    assert 0.79 <= ratio.min() < 0.84
+    assert 1.16 < ratio.max() <= 1.21
+    assert np.abs(np.corrcoef(ratio.T)[np.triu_indices(3, 1)]).max() < 0.4
+    spread = [np.ptp(effects(flat, spec(saturation=0.5, often=1.0), np.random.default_rng(i))[0, 0]) for i in range(60)]
+    assert 49 <= min(spread) < 60
+    assert 140 < max(spread) <= 151
+
+
+def test_a_turn_of_the_hue_keeps_light_and_strength() -> None:
+    flat = np.broadcast_to(np.array([200, 100, 100], np.uint8), (4, 4, 3))
+    turned = np.stack([effects(flat, spec(hue=0.5, often=1.0), np.random.default_rng(i))[0, 0] for i in range(40)])
+    assert (np.abs(turned.max(1).astype(int) - 200) <= 1).all()
+    assert (np.abs(turned.min(1).astype(int) - 100) <= 1).all()
+    assert set(turned.argmax(1)) == {0, 1, 2}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"around": 1.5}, "around: wanted 0 to 1, got 1.5"),
+        ({"paste": -0.1}, "paste: wanted 0 to 1, got -0.1"),
+        ({"blur": -1.0}, "blur: wanted 0 or more, got -1.0"),
+        ({"noise": math.nan}, "noise: wanted 0 or more, got nan"),
+        ({"hue": 0.7}, "hue: wanted at most 0.5, half the circle, got 0.7"),
+        ({"elastic": 8.0}, "elastic_every: wanted more than 4 times elastic=8.0, or the picture folds over; got 32.0"),
+        ({"mosaic": 0.5, "crop": None}, "mosaic: several images need samples of one size, a crop; got crop=None"),
+        ({"paste": 0.5, "crop": None}, "paste: several images need samples of one size, a crop; got crop=None"),
+    ],
+)
+def test_values_that_cannot_be_meant_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        spec(**changes)
 
 
 # Light --------------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from pipeline.masks.cells import cells, footprint, view
+from pipeline.masks.cells import BEND, Plane, background, cells, covered, footprint, look, put, shown, view
 from pipeline.masks.runs import from_dense
 from pipeline.masks.windows import Windows, windows
 
@@ -28,12 +28,15 @@ def matrices(draw: st.DrawFn) -> NDArray[np.float64]:
     )
 
 
-def looked_up(masks: Masks, matrix: NDArray[np.float64], size: tuple[int, int]) -> Masks:
+def looked_up(
+    masks: Masks, matrix: NDArray[np.float64], size: tuple[int, int], bend: NDArray[np.int32] | None = None
+) -> Masks:
     """Nearest neighbour by an index into the dense masks, one pixel at a time; beyond them is background."""
     result = np.zeros((len(masks), *size), bool)
     for y in range(size[0]):
         for x in range(size[1]):
-            column, row = np.floor(matrix @ (x + 0.5, y + 0.5, 1)).astype(int)
+            moved = 0 if bend is None else bend[:, y, x] / BEND
+            column, row = np.floor(matrix @ (x + 0.5, y + 0.5, 1) + moved).astype(int)
             if 0 <= row < masks.shape[1] and 0 <= column < masks.shape[2]:
                 result[:, y, x] = masks[:, row, column]
     return result
@@ -50,7 +53,11 @@ def opened(masks: Windows) -> Masks:
 
 def assert_shows(masks: Masks, matrix: NDArray[np.float64], wanted: Masks) -> None:
     """The view of the masks holds every wanted one that has a pixel, in tight windows."""
-    found, chosen = view(cells(from_dense(masks)), matrix, wanted.shape[1:])
+    assert_holds(view(cells(from_dense(masks)), matrix, wanted.shape[1:]), wanted)
+
+
+def assert_holds(given: tuple[Windows, NDArray[np.int64]], wanted: Masks) -> None:
+    found, chosen = given
     assert chosen.tolist() == np.flatnonzero(wanted.any((1, 2))).tolist()
     np.testing.assert_array_equal(opened(found), wanted[chosen])
     same = windows(from_dense(wanted[chosen]))
@@ -81,6 +88,74 @@ def test_overlapping_crowds_survive_rotation_and_scaling(degrees: float, scale: 
     wanted = looked_up(masks, matrix, (32, 40))
     assert (wanted.sum(0) > 2).any()
     assert_shows(masks, matrix, wanted)
+
+
+def bends(size: tuple[int, int]) -> st.SearchStrategy[NDArray[np.int32]]:
+    return arrays(np.int32, (2, *size), elements=st.integers(-3 * BEND, 3 * BEND))
+
+
+@LAW
+@given(stacks(), matrices(), st.data())
+def test_a_bend_moves_the_place_that_each_pixel_shows(
+    masks: Masks, matrix: NDArray[np.float64], data: st.DataObject
+) -> None:
+    size = data.draw(st.tuples(st.integers(1, 5), st.integers(1, 5)))
+    bend = data.draw(bends(size))
+    found = shown(look(cells(from_dense(masks)), matrix, size, bend))
+    assert_holds(found, looked_up(masks, matrix, size, bend))
+
+
+def test_a_bend_of_nothing_changes_nothing() -> None:
+    source, matrix = cells(from_dense(ellipses((30, 40), 9))), np.array([[0.75, 0.25, 3.1], [-0.25, 0.75, 8.3]])
+    plain, bent = (look(source, matrix, (20, 25), bend) for bend in (None, np.zeros((2, 20, 25), np.int32)))
+    np.testing.assert_array_equal(plain.label, bent.label)
+
+
+# Planes upon one another --------------------------------------------------------------------------------------------
+
+
+def plane(masks: Masks) -> Plane:
+    return look(cells(from_dense(masks)), np.eye(2, 3), masks.shape[1:])
+
+
+@LAW
+@given(stacks(size=(5, 6)), stacks(size=(3, 4)), st.integers(0, 2), st.integers(0, 2), st.data())
+def test_a_plane_upon_another_hides_what_lies_under_it(
+    under: Masks, over: Masks, x: int, y: int, data: st.DataObject
+) -> None:
+    where = data.draw(st.one_of(st.none(), arrays(np.bool_, (3, 4))))
+    hidden = np.ones((3, 4), bool) if where is None else where
+    wanted = np.zeros((len(under) + len(over), 5, 6), bool)
+    wanted[: len(under)] = under
+    part = wanted[:, y : y + 3, x : x + 4]
+    part[: len(under), hidden] = False
+    part[len(under) :] = over & hidden
+    lower, upper = plane(under), plane(over)
+    before = lower.label.copy()
+    found = put(lower, upper, (x, y), where)
+    assert found.count == len(wanted)
+    assert_holds(shown(found), wanted)
+    np.testing.assert_array_equal(lower.label, before)
+    # And upon that again.
+    again = put(found, upper, (0, 0))
+    twice = np.concatenate([wanted, np.zeros((len(over), 5, 6), bool)])
+    twice[:, :3, :4] = False
+    twice[len(wanted) :, :3, :4] = over
+    assert_holds(shown(again), twice)
+
+
+@LAW
+@given(stacks(), st.data())
+def test_what_some_masks_cover_is_their_union(masks: Masks, data: st.DataObject) -> None:
+    which = data.draw(arrays(np.bool_, len(masks)))
+    np.testing.assert_array_equal(covered(plane(masks), which), masks[which].any(0))
+
+
+def test_a_background_shows_nothing() -> None:
+    empty = background((4, 7))
+    assert_holds(shown(empty), np.zeros((0, 4, 7), bool))
+    assert not covered(empty, np.zeros(0, bool)).any()
+    assert empty.columns().shape == (7, 4)
 
 
 @LAW

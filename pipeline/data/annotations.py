@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.data.table import nearest
+from pipeline.errors import ConfigError
 from pipeline.masks.cells import Cells, cells
-from pipeline.masks.runs import area, from_coco
+from pipeline.masks.runs import area, boxes, from_coco
 
 Int32 = NDArray[np.int32]
 
@@ -23,7 +25,8 @@ class Annotations:
     """Truth of n images with N instances.
 
     image_ids: contest ids. files: paths inside the contest's folder. sizes: int64 (n, 2) H, W.
-    categories, areas: int32 (N,), the areas in pixels; those of image i are instances[i]:instances[i + 1].
+    categories, areas: int32 (N,), the areas in pixels; those of image i are instances[i]:instances[i + 1]. boxes: int32
+    (N, 4), x0 y0 x1 y1, half-open, in pixels.
     start, stop, label, bounds, member: int32, the columns of `Cells` of all images one after the other. Those of image
     i are pieces[i]:pieces[i + 1] of the first three, sets[i]:sets[i + 1] of bounds and members[i]:members[i + 1] of
     member. instances, pieces, sets, members: int64 (n + 1,).
@@ -35,6 +38,7 @@ class Annotations:
     instances: NDArray[np.int64]
     categories: Int32
     areas: Int32
+    boxes: Int32
     pieces: NDArray[np.int64]
     start: Int32
     stop: Int32
@@ -53,7 +57,7 @@ class Annotations:
         return height, width
 
     def of(self, image: int) -> slice:
-        """The instances of an image in `categories` and `areas`."""
+        """The instances of an image in `categories`, `areas` and `boxes`."""
         return slice(*self.instances[image : image + 2].tolist())
 
     def cells(self, image: int) -> Cells:
@@ -66,6 +70,25 @@ class Annotations:
         return Cells(self.size(image), own.stop - own.start, *columns)
 
 
+def of_categories(coco: Mapping[str, Any], names: Sequence[str] | None) -> Mapping[str, Any]:
+    """A COCO dict with the annotations of these categories alone, for a model dedicated to them; all where it is None.
+
+    Ids and the list of categories stay, so that labels keep their meaning and runs of several such models can be
+    fused. All images stay: what belongs to other classes is background there, for a model that must not answer to it.
+    Raises ConfigError for a name that is no category, and for none at all.
+    """
+    if names is None:
+        return coco
+    ids = {category["name"]: category["id"] for category in coco["categories"]}
+    for name in names:
+        if name not in ids:
+            raise ConfigError(f"categories: {name!r} is not among {', '.join(ids)}{nearest(name, list(ids))}")
+    if not names:
+        raise ConfigError(f"categories: wanted one at least of {', '.join(ids)}, or null for all; got none")
+    wanted = {ids[name] for name in names}
+    return {**coco, "annotations": [row for row in coco["annotations"] if row["category_id"] in wanted]}
+
+
 def gather(coco: Mapping[str, Any], image_ids: Sequence[str]) -> Annotations:
     """Annotations of the named images of a COCO dict, in that order."""
     images = {image["name"]: image for image in coco["images"]}
@@ -75,26 +98,27 @@ def gather(coco: Mapping[str, Any], image_ids: Sequence[str]) -> Annotations:
         if row["image_id"] in rows:
             rows[row["image_id"]].append(row)
     parts = [_columns(rows[image["id"]], (image["height"], image["width"])) for image in chosen]
-    flat = [_joined(column) for column in zip(*parts, strict=True)] if parts else [_joined(())] * 7
-    categories, areas, start, stop, label, bounds, member = (values for values, _ in flat)
-    instances, pieces, sets, members = (flat[i][1] for i in (0, 2, 5, 6))
+    flat = [_joined(column) for column in zip(*parts, strict=True)] if parts else [_joined(())] * 8
+    categories, areas, frame, start, stop, label, bounds, member = (values for values, _ in flat)
+    instances, pieces, sets, members = (flat[i][1] for i in (0, 3, 6, 7))
     return Annotations(
         image_ids=tuple(image_ids),
         files=tuple(image["file_name"] for image in chosen),
         sizes=np.array([(image["height"], image["width"]) for image in chosen], np.int64).reshape(-1, 2),
-        instances=instances, categories=categories, areas=areas,
+        instances=instances, categories=categories, areas=areas, boxes=frame.reshape(-1, 4),
         pieces=pieces, start=start, stop=stop, label=label,
         sets=sets, bounds=bounds, members=members, member=member,
     )  # fmt: skip
 
 
 def _columns(rows: Sequence[Mapping[str, Any]], size: tuple[int, int]) -> tuple[Int32, ...]:
-    """Of one image: categories, areas and the five columns of its cells."""
+    """Of one image: categories, areas, boxes flat, and the five columns of its cells."""
     runs = from_coco([row["segmentation"]["counts"] for row in rows], size)
     found = cells(runs)
     categories = np.array([row["category_id"] for row in rows], np.int32)
     return (
-        categories, area(runs).astype(np.int32), found.start, found.stop, found.label, found.bounds, found.member,
+        categories, area(runs).astype(np.int32), boxes(runs).astype(np.int32).ravel(),
+        found.start, found.stop, found.label, found.bounds, found.member,
     )  # fmt: skip
 
 

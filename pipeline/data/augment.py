@@ -1,4 +1,4 @@
-"""Augmentation: a random crop, symmetry or affine map, and changes of light, the same for image and masks.
+"""Augmentation: a random crop, symmetry, affine map or bend, and changes of light, the same for image and masks.
 
 Every function takes its randomness from a generator, so a sample is a pure function of its seed. Images are uint8
 (h, w, C), C being 3, or 1 where all three channels are the same.
@@ -9,17 +9,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 
-from pipeline.masks.cells import Matrix, footprint
+from pipeline.masks.cells import BEND, Bend, Matrix, footprint
 
 Image = NDArray[np.uint8]
 Box = tuple[int, int, int, int]
+Point = tuple[float, float]
 Linear = tuple[tuple[float, float], tuple[float, float]]
 
 
@@ -33,7 +34,22 @@ class Augment:
     min_area: instances of fewer pixels in the crop are dropped. min_share: so are those of which a smaller share of
     the area, 0 to 1, lies in the crop. rotation: the largest angle in degrees, either way. scale: the largest
     magnification, as log2. stretch: the largest ratio of the magnifications along the two axes, as log2. shear: the
-    largest slant in degrees. Where these four are 0, pixels are moved and never resampled.
+    largest slant in degrees. Where these four and elastic are 0, pixels are moved and never resampled.
+
+    around: probability that a crop is laid around a random instance: the middle of its box then lies in the middle half
+    of the crop, as far as the image reaches. around_by: "instance" makes each instance as likely, "class" each class of
+    the image. Whatever is set, a crop of an image with instances that shows none is drawn again, up to seven times.
+    often: probability of each of elastic, blur, noise, grain, hue, saturation and tint; how strong is drawn from 0 up
+    to what is set. elastic: the largest displacement in pixels of the sample, along each axis; elastic_every: distance
+    in pixels over which it changes, more than four times as large, so that nothing folds over. blur: standard deviation
+    of a Gaussian in pixels. noise, grain: standard deviation, 1 being white, of noise that is the same everywhere, and
+    at white of noise whose variance grows with the light. hue: largest turn, 1 being the whole circle, at most 0.5.
+    saturation, tint: the largest relative change of the colours' strength, and of each channel by itself.
+    mosaic: probability of a sample of four images' parts that meet at a point in its middle half. paste: probability
+    that instances of another sample are put upon this one, see `pipeline.data.collage`. paste_from: that sample is of
+    "same", the same image; "class", an image that shares a class, and instances of shared classes alone; or "any".
+    paste_blur: standard deviation in pixels of a Gaussian that softens the pasted outlines; masks stay hard.
+    Raises ValueError for values that cannot be meant.
     """
 
     crop: int | None
@@ -49,6 +65,37 @@ class Augment:
     scale: float = 0.0
     stretch: float = 0.0
     shear: float = 0.0
+    around: float = 0.0
+    around_by: Literal["instance", "class"] = "instance"
+    often: float = 0.5
+    elastic: float = 0.0
+    elastic_every: float = 32.0
+    blur: float = 0.0
+    noise: float = 0.0
+    grain: float = 0.0
+    hue: float = 0.0
+    saturation: float = 0.0
+    tint: float = 0.0
+    mosaic: float = 0.0
+    paste: float = 0.0
+    paste_from: Literal["same", "class", "any"] = "same"
+    paste_blur: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("invert", "grey", "min_share", "around", "often", "mosaic", "paste", "saturation", "tint"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}: wanted 0 to 1, got {getattr(self, name)}")
+        for name in ("elastic", "blur", "noise", "grain", "hue", "paste_blur"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name}: wanted 0 or more, got {getattr(self, name)}")
+        if self.hue > 0.5:
+            raise ValueError(f"hue: wanted at most 0.5, half the circle, got {self.hue}")
+        if self.elastic and not self.elastic_every > 4 * self.elastic:
+            wanted = f"wanted more than 4 times elastic={self.elastic}, or the picture folds over"
+            raise ValueError(f"elastic_every: {wanted}; got {self.elastic_every}")
+        for name in ("mosaic", "paste"):
+            if getattr(self, name) and (self.crop or 0) < 2:
+                raise ValueError(f"{name}: several images need samples of one size, a crop; got crop={self.crop}")
 
     @property
     def resamples(self) -> bool:
@@ -56,30 +103,43 @@ class Augment:
         return any((self.rotation, self.scale, self.stretch, self.shear))
 
 
-def crop_box(size: tuple[int, int], spec: Augment, rng: np.random.Generator) -> Box:
-    """Where to cut an image of `size` (H, W): x0 y0 x1 y1, never larger than the image."""
+def crop_box(size: tuple[int, int], spec: Augment, rng: np.random.Generator, near: Point | None = None) -> Box:
+    """Where to cut an image of `size` (H, W): x0 y0 x1 y1, never larger than the image.
+
+    near: x and y, in pixels, of what should lie in the middle half of the crop, as far as the image reaches.
+    """
     height, width = size
     side = spec.crop or max(size)
-    y0 = int(rng.integers(0, max(height - side, 0) + 1))
-    x0 = int(rng.integers(0, max(width - side, 0) + 1))
+    if near is None:
+        y0 = int(rng.integers(0, max(height - side, 0) + 1))
+        x0 = int(rng.integers(0, max(width - side, 0) + 1))
+    else:
+        x0, y0 = (
+            min(max(math.floor(at - side * (0.25 + 0.5 * free)), 0), max(far - side, 0))
+            for at, far, free in zip(near, (width, height), rng.random(2).tolist(), strict=True)
+        )
     return x0, y0, min(x0 + side, width), min(y0 + side, height)
 
 
-def place(size: tuple[int, int], spec: Augment, rng: np.random.Generator) -> tuple[Matrix, tuple[int, int]]:
+def place(
+    size: tuple[int, int], spec: Augment, rng: np.random.Generator, near: Point | None = None
+) -> tuple[Matrix, tuple[int, int]]:
     """Where a sample's pixels come from: the map back to its image of `size` (H, W), and the sample's own (h, w).
 
     The matrix is one of `pipeline.masks.cells`. Images smaller than the crop lie at its upper left where pixels are
-    not resampled.
+    not resampled. near: as in `crop_box`.
     """
     if spec.resamples:
-        return _affine(size, spec, rng)
-    x0, y0, x1, y1 = crop_box(size, spec, rng)
+        return _affine(size, spec, rng, near)
+    x0, y0, x1, y1 = crop_box(size, spec, rng, near)
     height, width = (spec.crop, spec.crop) if spec.crop else (y1 - y0, x1 - x0)
     linear, own = _symmetry(((1, 0), (0, 1)), (height, width), spec, rng)
     return _around((x0 + width / 2, y0 + height / 2), linear, own), own
 
 
-def _affine(size: tuple[int, int], spec: Augment, rng: np.random.Generator) -> tuple[Matrix, tuple[int, int]]:
+def _affine(
+    size: tuple[int, int], spec: Augment, rng: np.random.Generator, near: Point | None
+) -> tuple[Matrix, tuple[int, int]]:
     """A random map at a place where the sample shows nothing beyond the image; in the middle where it is too small.
 
     The matrix has few binary digits, and such that no pixel centre leads to the border of two pixels: no machine's
@@ -95,10 +155,17 @@ def _affine(size: tuple[int, int], spec: Augment, rng: np.random.Generator) -> t
     )  # rotation · slant · axes
     rounded = tuple((round(a * 4096) / 4096, round(b * 4096) / 4096) for a, b in linear)
     linear, own = _symmetry(rounded, (spec.crop, spec.crop) if spec.crop else size, spec, rng)
+    free = rng.random(2).tolist()
     centre = []
-    for (a, b), far, free in zip(linear, size[::-1], rng.random(2).tolist(), strict=True):
+    for axis, ((a, b), far) in enumerate(zip(linear, size[::-1], strict=True)):
         reach = (abs(a) * own[1] + abs(b) * own[0]) / 2
-        centre.append(reach + free * (far - 2 * reach) if 2 * reach < far else far / 2)
+        if 2 * reach >= far:
+            centre.append(far / 2)
+        elif near is None:
+            centre.append(reach + free[axis] * (far - 2 * reach))
+        else:
+            aside = a * own[1] * (free[0] - 0.5) / 2 + b * own[0] * (free[1] - 0.5) / 2
+            centre.append(min(max(near[axis] + aside, reach), far - reach))
     matrix = _around(centre, linear, own)
     matrix[:, 2] = (np.floor(matrix[:, 2] * 8192) + 0.5) / 8192
     return matrix, own
@@ -134,31 +201,35 @@ def least(areas: NDArray[Any], spec: Augment, magnified: float = 1.0) -> NDArray
     return np.maximum(max(spec.min_area, 1), spec.min_share * magnified * areas)
 
 
-def picture(image: Image, matrix: Matrix, size: tuple[int, int]) -> Image:
+def picture(image: Image, matrix: Matrix, size: tuple[int, int], bend: Bend | None = None) -> Image:
     """The image, uint8 (H, W, C), through the map of `place`: uint8 (h, w, C) of `size` (h, w); black beyond it.
 
-    Crops and symmetries move the pixels; other maps interpolate bilinearly between their centres.
+    Crops and symmetries move the pixels; other maps, and a bend, interpolate bilinearly between their centres.
     """
     linear = matrix[:, :2]
-    if (matrix != np.rint(matrix)).any() or not np.array_equal(linear @ linear.T, np.eye(2)):
-        return _interpolated(image, matrix, size)
+    moves = bend is None and not (matrix != np.rint(matrix)).any() and np.array_equal(linear @ linear.T, np.eye(2))
+    if not moves:
+        return _interpolated(image, matrix, size, bend)
     part = _region(image, footprint(matrix.tolist(), size))
     part = part[:: -1 if linear[1].sum() < 0 else 1, :: -1 if linear[0].sum() < 0 else 1]
     return np.ascontiguousarray(part if linear[0, 0] else part.transpose(1, 0, 2))
 
 
-def _interpolated(image: Image, matrix: Matrix, size: tuple[int, int]) -> Image:
+def _interpolated(image: Image, matrix: Matrix, size: tuple[int, int], bend: Bend | None) -> Image:
     rows = matrix.tolist()
+    reach = 1 if bend is None else 2 + int(np.abs(bend).max(initial=0)) // BEND  # neighbours to interpolate with
     x0, y0, x1, y1 = footprint(rows, size)
-    box = (x0 - 1, y0 - 1, x1 + 1, y1 + 1)  # neighbours to interpolate with
+    box = (x0 - reach, y0 - reach, x1 + reach, y1 + reach)
     part = _region(image, box).astype(np.float32)
     grid = torch.empty((2, *size))  # x and y from -1 to 1 over the whole part, as torch wants them
     x, y = np.arange(size[1]) + 0.5, np.arange(size[0]) + 0.5
-    for plane, (a, b, c), near, far in zip(grid, rows, box[:2], box[2:], strict=True):
+    for axis, (plane, (a, b, c), near, far) in enumerate(zip(grid, rows, box[:2], box[2:], strict=True)):
         unit = 2 / (far - near)
         across = (a * unit * x + ((c - near) * unit - 1)).astype(np.float32)
         down = (b * unit * y).astype(np.float32)
         torch.add(torch.from_numpy(across), torch.from_numpy(down)[:, None], out=plane)
+        if bend is not None:
+            plane += torch.from_numpy(bend[axis] * np.float32(unit / BEND))
     found = torch.nn.functional.grid_sample(
         torch.from_numpy(part).permute(2, 0, 1)[None], grid.permute(1, 2, 0)[None], align_corners=False
     )[0].numpy()
@@ -173,7 +244,8 @@ def _region(image: Image, box: Box) -> Image:
     if (left, top, right, bottom) == box:
         return image[y0:y1, x0:x1]
     part = np.zeros((y1 - y0, x1 - x0, channels), np.uint8)
-    part[top - y0 : bottom - y0, left - x0 : right - x0] = image[top:bottom, left:right]
+    if left < right and top < bottom:
+        part[top - y0 : bottom - y0, left - x0 : right - x0] = image[top:bottom, left:right]
     return part
 
 

@@ -1,10 +1,12 @@
-"""Cells: all masks of one canvas at once, as what each pixel belongs to, and how that looks through an affine map.
+"""Cells: all masks of one canvas at once, as what each pixel belongs to, and how that looks through a map.
 
-A crop, a symmetry, a rotation with scaling: one look-up for each pixel of the new canvas gives every mask that it
-shows, however many there are, and pixels that several masks share stay shared.
+A crop, a symmetry, a rotation with scaling, a bend: one look-up for each pixel of the new canvas gives every mask that
+it shows, however many there are, and pixels that several masks share stay shared. What is looked up is a plane, and
+planes can be put upon one another.
 
 A matrix, float64 (2, 3), leads from a new canvas back to the old one: (x, y) -> matrix @ (x, y, 1), continuous
-coordinates in which pixel (row y, column x) covers x..x + 1 and y..y + 1.
+coordinates in which pixel (row y, column x) covers x..x + 1 and y..y + 1. A bend, int32 (2, H, W), moves the place to
+which each pixel of the new canvas leads on by so many 1/16384 of an old pixel, in x and in y.
 """
 
 from __future__ import annotations
@@ -22,8 +24,10 @@ from pipeline.masks.windows import Windows
 
 Int32 = NDArray[np.int32]
 Matrix = NDArray[np.float64]
+Bend = NDArray[np.int32]
 _DIGITS = 13  # binary places to which a matrix is rounded: products with pixel centres are then exact in int32
 _UNIT = 2**_DIGITS
+BEND = 2 * _UNIT  # units of a bend in a pixel
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +47,26 @@ class Cells:
     label: Int32
     bounds: Int32
     member: Int32
+
+
+@dataclass(frozen=True, eq=False)
+class Plane:
+    """What each pixel of a canvas belongs to.
+
+    size: (H, W). count: masks N. label: int32 (W · (H + 1) + 1,), pixels down the columns, with one of background above
+    each column and behind the last: 0 is background, label k stands for the masks member[bounds[k - 1]:bounds[k]].
+    bounds, member: int32, as in `Cells`.
+    """
+
+    size: tuple[int, int]
+    count: int
+    label: Int32
+    bounds: Int32
+    member: Int32
+
+    def columns(self) -> Int32:
+        """The labels of the canvas alone, int32 (W, H): columns first. A view."""
+        return self.label[:-1].reshape(self.size[1], self.size[0] + 1)[:, 1:]
 
 
 def cells(runs: Runs) -> Cells:
@@ -93,28 +117,75 @@ def footprint(matrix: Sequence[Sequence[float]], size: tuple[int, int]) -> tuple
 
 
 def view(source: Cells, matrix: Matrix, size: tuple[int, int], least: float | NDArray[Any] = 1) -> tuple[Windows, Int]:
-    """The masks on a new canvas of `size` (H, W) that have at least `least` pixels there (one number, or (N,)).
+    """The masks on a new canvas of `size` (H, W) that have at least `least` pixels there: `shown` of `look`.
+
+    The cost follows the sizes of the canvases and the outlines inside them, not the number of masks times an area.
+    """
+    return shown(look(source, matrix, size), least)
+
+
+def look(source: Cells, matrix: Matrix, size: tuple[int, int], bend: Bend | None = None) -> Plane:
+    """What a new canvas of `size` (H, W) shows of cells.
 
     Each pixel of the new canvas is what the old one holds where its centre leads to: nearest neighbour, a coordinate
     from 3 to less than 4 is pixel 3, beyond the old canvas is background. The matrix is rounded to 1/8192, its last
-    column to 1/16384, and all else is arithmetic of integers. Returns the masks and their numbers, int64 ascending. The
-    cost follows the sizes of the canvases and the outlines inside them, not the number of masks times an area.
+    column to 1/16384, and all else is arithmetic of integers.
     """
     rounded = [[round(a * _UNIT), round(b * _UNIT), round(c * 2 * _UNIT)] for a, b, c in matrix.tolist()]
-    box = footprint([[a / _UNIT, b / _UNIT, c / (2 * _UNIT)] for a, b, c in rounded], size)
-    shown = _painted(source, box).take(_places(rounded, size, box))
-    edge = (shown[1:] != shown[:-1]).nonzero()[0] + 1
-    label = shown[edge]
+    reach = 0 if bend is None else 1 + int(np.abs(bend).max(initial=0)) // BEND
+    x0, y0, x1, y1 = footprint([[a / _UNIT, b / _UNIT, c / (2 * _UNIT)] for a, b, c in rounded], size)
+    box = (x0 - reach, y0 - reach, x1 + reach, y1 + reach)
+    label = _painted(source, box).take(_places(rounded, size, box, bend))
+    return Plane(size, source.count, label, source.bounds, source.member)
+
+
+def shown(plane: Plane, least: float | NDArray[Any] = 1) -> tuple[Windows, Int]:
+    """The masks that have at least `least` pixels on a plane (one number, or (N,)), and their numbers, int64 ascending.
+
+    A mask without a pixel is never shown.
+    """
+    edge = (plane.label[1:] != plane.label[:-1]).nonzero()[0] + 1
+    label = plane.label[edge]
     held = label.nonzero()[0]
-    start, stop, owner = _opened(source, edge[held], edge[held + 1], label[held])
-    area = np.bincount(owner, stop - start, source.count)
+    start, stop, owner = _opened(plane, edge[held], edge[held + 1], label[held])
+    area = np.bincount(owner, stop - start, plane.count)
     kept = (area >= least) & (area > 0)
     # The canvas's order stays within a mask. Numbers of 16 bits are sorted faster.
-    order = (owner.astype(np.int16) if source.count < 1 << 15 else owner).argsort(kind="stable")
+    order = (owner.astype(np.int16) if plane.count < 1 << 15 else owner).argsort(kind="stable")
     owner = owner[order]
     of_kept = kept[owner]
     order = order[of_kept]
-    return _cut(start[order], stop[order], owner[of_kept], size), kept.nonzero()[0]
+    return _cut(start[order], stop[order], owner[of_kept], plane.size), kept.nonzero()[0]
+
+
+def background(size: tuple[int, int]) -> Plane:
+    """A plane without masks on a canvas of `size` (H, W)."""
+    none = np.zeros(0, np.int32)
+    return Plane(size, 0, np.zeros(size[1] * (size[0] + 1) + 1, np.int32), np.zeros(1, np.int32), none)
+
+
+def covered(plane: Plane, which: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Where a plane belongs to one of some of its masks: bool (H, W) of `which`, bool (N,)."""
+    known = np.zeros(plane.bounds.size, bool)
+    if plane.member.size:
+        known[1:] = np.logical_or.reduceat(which[plane.member], plane.bounds[:-1])
+    return known[plane.columns().T]
+
+
+def put(under: Plane, over: Plane, corner: tuple[int, int] = (0, 0), where: NDArray[np.bool_] | None = None) -> Plane:
+    """A plane upon another, its upper left at `corner` (x, y), within the other's canvas.
+
+    What lies under it is lost; given `where`, bool (H, W) of the upper one, only where that is true. The masks of both
+    are numbered one after the other, first those under.
+    """
+    (x, y), (height, width) = corner, over.size
+    upper, shift = over.columns(), under.bounds.size - 1
+    label = under.label.copy()
+    part = label[:-1].reshape(under.size[1], under.size[0] + 1)[x : x + width, 1 + y : 1 + y + height]
+    np.copyto(part, np.where(upper > 0, upper + shift, 0), where=True if where is None else where.T)
+    bounds = np.concatenate([under.bounds, over.bounds[1:] + under.bounds[-1]])
+    member = np.concatenate([under.member, over.member + np.int32(under.count)])
+    return Plane(under.size, under.count + over.count, label, bounds, member)
 
 
 def _cut(start: Int, stop: Int, owner: Int32, size: tuple[int, int]) -> Windows:
@@ -139,7 +210,7 @@ def _cut(start: Int, stop: Int, owner: Int32, size: tuple[int, int]) -> Windows:
     return Windows(size, box, _filled(begin, begin + length, np.ones(begin.size, np.uint8), int(ends[-1])), offset)
 
 
-def _opened(source: Cells, start: Int, stop: Int, label: Int32) -> tuple[Int, Int, Int32]:
+def _opened(source: Plane, start: Int, stop: Int, label: Int32) -> tuple[Int, Int, Int32]:
     """Intervals of labels as intervals of the masks that the labels stand for: start, stop, mask."""
     begin = source.bounds[label - 1].astype(np.int64)
     times = source.bounds[label] - begin
@@ -172,7 +243,9 @@ def _filled(start: NDArray[Any], stop: NDArray[Any], value: NDArray[Any], size: 
     return values.repeat(edges[1:] - edges[:-1])
 
 
-def _places(matrix: Sequence[Sequence[int]], size: tuple[int, int], box: tuple[int, int, int, int]) -> Int32:
+def _places(
+    matrix: Sequence[Sequence[int]], size: tuple[int, int], box: tuple[int, int, int, int], bend: Bend | None
+) -> Int32:
     """For each pixel of the new canvas, column-major, the number of its source among the pixels of `_painted`.
 
     Above each column and behind the last is one more that leads to the background: no run goes over a column's end.
@@ -183,7 +256,9 @@ def _places(matrix: Sequence[Sequence[int]], size: tuple[int, int], box: tuple[i
     place = np.empty(width * (height + 1) + 1, np.int32)
     column, row = place[:-1].reshape(width, height + 1), (d * x + (f - (box[1] << _DIGITS + 1)))[:, None] + e * y
     np.add((a * x + (c - (box[0] << _DIGITS + 1)))[:, None], b * y, out=column)
-    for coordinate in (column, row):
+    for axis, coordinate in enumerate((column, row)):
+        if bend is not None:
+            coordinate[:, 1:] += bend[axis].T
         coordinate >>= _DIGITS + 1
     column *= box[3] - box[1]
     column += row

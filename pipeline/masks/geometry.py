@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -49,19 +49,21 @@ def iou(a: Runs, b: Runs) -> NDArray[np.float64]:
     return ratio
 
 
-def nms(runs: Runs, scores: ArrayLike, threshold: float, labels: ArrayLike | None = None) -> Int:
+def nms(runs: Runs, scores: ArrayLike, threshold: ArrayLike, labels: ArrayLike | None = None) -> Int:
     """Indices, rising, of the masks that stay if each, by falling score, drops the weaker ones too much like it.
 
-    Too much like it: an IoU above `threshold`, 0 to 1, which is compared in integers: an IoU of exactly 0.6 is not
-    above 0.6. scores: numbers (N,); of equals the lower index is the stronger. labels: integers (N,), where given only
-    masks of one label drop each other. Raises ValueError for another number of scores or labels than masks.
+    Too much like it: an IoU above `threshold`, 0 to 1, one number or (N,), where that of the weaker counts. It is
+    compared in integers: an IoU of exactly 0.6 is not above 0.6. scores: numbers (N,); of equals the lower index is the
+    stronger. labels: integers (N,), where given only masks of one label drop each other.
+    Raises ValueError for another number of scores, thresholds or labels than masks.
     """
     strongest_first = _strongest_first(scores, runs.count, "scores")
     rank = np.argsort(strongest_first)
     i, j, common = shared_pixels(runs, runs)
-    areas, limit = area(runs), Fraction(threshold).limit_denominator(10**6)
+    areas = area(runs)
     union = areas[i] + areas[j] - common
-    rival = (rank[i] < rank[j]) & (common * limit.denominator > union * limit.numerator)
+    over, under = (number if np.ndim(number) == 0 else number[j] for number in _fractions(threshold, runs.count))
+    rival = (rank[i] < rank[j]) & (common * under > union * over)
     if labels is not None:
         label = _column(labels, runs.count, "labels")
         rival &= label[i] == label[j]
@@ -173,6 +175,19 @@ def _without(runs: Runs, covers: _Covers, stays: NDArray[np.bool_]) -> Runs:
     held = np.flatnonzero((start < stop) & stays[owner])
     order = held[rising(owner[held] * (runs.size[0] * runs.size[1]) + start[held])]
     return Runs(runs.size, runs.count, start[order], stop[order], owner[order])
+
+
+def _fractions(threshold: ArrayLike, count: int) -> tuple[Any, Any]:
+    """Numerator and denominator of a threshold, or of one for each mask, int64 (N,)."""
+    if np.ndim(threshold) == 0:
+        limit = Fraction(float(np.asarray(threshold))).limit_denominator(10**6)
+        return limit.numerator, limit.denominator
+    values, which = np.unique(_column(threshold, count, "threshold"), return_inverse=True)
+    limits = [Fraction(value).limit_denominator(10**6) for value in values.tolist()]
+    numerator, denominator = (
+        np.array([getattr(limit, part) for limit in limits], np.int64) for part in ("numerator", "denominator")
+    )
+    return numerator[which], denominator[which]
 
 
 def _strongest_first(values: ArrayLike, count: int, name: str) -> Int:

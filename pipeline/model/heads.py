@@ -11,6 +11,7 @@ from torchvision.models.detection.roi_heads import RoIHeads, fastrcnn_loss
 
 from pipeline.instances import Alignment
 from pipeline.masks.windows import Windows
+from pipeline.model.losses import MASK_LOSSES, MaskLoss, class_loss, weights_of
 from pipeline.model.targets import mask_targets
 
 # Boxes per pass of the mask head, which bounds its memory: few on a CPU, whose cache should hold what they make.
@@ -21,12 +22,26 @@ class Heads(RoIHeads):
     """torchvision's box and mask heads; `targets[i]["masks"]` are `Windows`, and masks are neither pasted nor stacked.
 
     `targets[i]["factor"]`, float32 (4,), is what the windows' pixels are multiplied by to give those of the boxes.
-    Sampling, box coding, losses and box post-processing are torchvision's own. alignment: of the mask targets.
+    Sampling, box coding, losses and box post-processing are torchvision's own, but for the two that may be chosen.
+    alignment: of the mask targets. mask_loss: one of `pipeline.model.losses`. class_weights: of the background and of
+    each category in the loss of the classes, K + 1 numbers; null for torchvision's own loss. Raises ConfigError for
+    another number of them.
     """
 
-    def __init__(self, *, alignment: Alignment, **settings: Any):
+    def __init__(
+        self,
+        *,
+        alignment: Alignment,
+        mask_loss: MaskLoss = "bce",
+        class_weights: tuple[float, ...] | None = None,
+        **settings: Any,
+    ):
         super().__init__(**settings)
-        self.alignment = alignment
+        self.alignment, self.mask_loss = alignment, mask_loss
+        self.mask_batch_norm = any(isinstance(part, nn.BatchNorm2d) for part in self.mask_head.modules())
+        classes = self.box_predictor.cls_score.out_features
+        # No part of the weights file: another training may weigh otherwise.
+        self.register_buffer("class_weights", weights_of(class_weights, classes), persistent=False)
 
     def forward(
         self,
@@ -60,7 +75,8 @@ class Heads(RoIHeads):
 
     def _mask_logits(self, features: dict[str, Tensor], boxes: list[Tensor], labels: Tensor) -> Tensor:
         pooled = self.mask_roi_pool(features, boxes).contiguous(memory_format=torch.channels_last)
-        size = _chunk(pooled)
+        # Batch norm in training wants to see all boxes at once.
+        size = max(len(pooled), 1) if self.training and self.mask_batch_norm else _chunk(pooled)
         parts = [
             chosen_logits(self.mask_predictor, self.mask_head(part), chosen)
             for part, chosen in zip(pooled.split(size), labels.split(size), strict=True)
@@ -72,6 +88,8 @@ class Heads(RoIHeads):
         pooled = self.box_head(self.box_roi_pool(features, proposals, image_shapes))
         box_logits, box_regression = self.box_predictor(pooled)
         loss_class, loss_box = fastrcnn_loss(box_logits, box_regression, labels, regression)
+        if self.class_weights is not None:
+            loss_class = class_loss(box_logits, torch.cat(labels), self.class_weights)
         positive = [torch.where(label > 0)[0] for label in labels]
         boxes = [box[index] for box, index in zip(proposals, positive, strict=True)]
         owners = [owner[index] for owner, index in zip(matched, positive, strict=True)]
@@ -79,7 +97,8 @@ class Heads(RoIHeads):
         logits = self._mask_logits(features, boxes, chosen)
         # Masks are never resized: their targets are looked up in the image's own pixels.
         boxes = [box / target["factor"] for box, target in zip(boxes, targets, strict=True)]
-        loss_mask = mask_loss(logits, [t["masks"] for t in targets], owners, boxes, self.alignment)
+        masks = [target["masks"] for target in targets]
+        loss_mask = mask_loss(logits, masks, owners, boxes, self.alignment, self.mask_loss)
         return {"loss_classifier": loss_class, "loss_box_reg": loss_box, "loss_mask": loss_mask}
 
 
@@ -104,12 +123,17 @@ def chosen_logits(predictor: nn.Module, features: Tensor, labels: Tensor) -> Ten
 
 
 def mask_loss(
-    logits: Tensor, windows: list[Windows], owners: list[Tensor], boxes: list[Tensor], alignment: Alignment = "aligned"
+    logits: Tensor,
+    windows: list[Windows],
+    owners: list[Tensor],
+    boxes: list[Tensor],
+    alignment: Alignment = "aligned",
+    kind: MaskLoss = "bce",
 ) -> Tensor:
-    """Mean binary cross-entropy of mask logits (P, M, M) against `mask_targets`; 0 where there are no boxes."""
+    """The loss `kind` of mask logits (P, M, M) against `mask_targets`; 0 where there are no boxes."""
     if not len(logits):
         return logits.sum() * 0
     bins = logits.shape[-1]
     with torch.autocast(logits.device.type, enabled=False):
         targets = [mask_targets(w, o, b, bins, alignment) for w, o, b in zip(windows, owners, boxes, strict=True)]
-    return functional.binary_cross_entropy_with_logits(logits, torch.cat(targets))
+        return MASK_LOSSES[kind](logits.float(), torch.cat(targets))
