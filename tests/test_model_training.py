@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ import pytest
 import torch
 from fixtures.contests import facts
 from fixtures.detectors import build, describe, ellipses, noise, target
+from lightning.pytorch.loggers import CSVLogger
 from torch.utils.data import DataLoader
 
 from pipeline import toy
@@ -24,8 +26,11 @@ from pipeline.data.dataset import Sample
 from pipeline.errors import InputError
 from pipeline.files import Paths, read_folds
 from pipeline.inference.postprocess import Rules
+from pipeline.inference.validation import Validation
 from pipeline.instances import Detections
-from pipeline.model.training import Module, Schedule, Trainer, build_trainer, precision, quiet_engine
+from pipeline.model.averaging import Averaging, last_epochs, moving
+from pipeline.model.engine import build_trainer, quiet_engine
+from pipeline.model.training import Module, Schedule, Trainer, precision
 from pipeline.model.weights import load_detector, read_weights
 from pipeline.stages import train as stage
 from pipeline.stages.convert import convert
@@ -121,15 +126,15 @@ class Crash(Exception):
 
 def crash_in(epoch: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the validation of that epoch, from 0, end in an exception: its steps are made, nothing of it is saved."""
-    plain, calls = stage._score, [0]
+    plain, calls = Validation.score, [0]
 
-    def score(*args: Any, **kwargs: Any) -> Mapping[str, float]:
+    def score(*args: Any) -> Mapping[str, float]:
         calls[0] += 1
         if calls[0] == epoch + 1:
             raise Crash
-        return plain(*args, **kwargs)
+        return plain(*args)
 
-    monkeypatch.setattr(stage, "_score", score)
+    monkeypatch.setattr(Validation, "score", score)
 
 
 # A run --------------------------------------------------------------------------------------------------------------
@@ -305,6 +310,118 @@ def test_of_equal_scores_the_later_weights_are_kept(contest: Path) -> None:
     assert read_weights(folder / "best.pt")["info"]["step"] == 4
 
 
+# What is kept --------------------------------------------------------------------------------------------------------
+
+
+def averages(folder: Path) -> Mapping[str, torch.Tensor]:
+    return dict(checkpoint(folder)["callbacks"]["Averaging"]["average"])
+
+
+SHORT = replace(TRAINER, steps=4)
+
+
+@pytest.mark.parametrize("how", [{"ema": 0.9}, {"average_last": 2}], ids=["moving", "last"])
+def test_an_interrupted_training_that_averages_weights_ends_with_the_same_bits(
+    contest: Path, how: Mapping[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, spec = next(iter(how)), replace(SHORT, select="last", **how)
+    whole = train(contest, f"{name}_whole", trainer=spec)
+    with monkeypatch.context() as patch:
+        crash_in(1, patch)
+        with pytest.raises(Crash):
+            train(contest, f"{name}_crash", trainer=spec)
+    crashed = train(contest, f"{name}_crash", trainer=spec)
+    assert_equal_trainings(whole, crashed)
+    one, other, kept = averages(whole), averages(crashed), read_weights(whole / "best.pt")["state"]
+    assert one.keys() == other.keys() == kept.keys()
+    assert all(torch.equal(tensor, other[key]) and torch.equal(tensor, kept[key]) for key, tensor in one.items())
+    own = checkpoint(whole)["state_dict"]
+    assert any(not torch.equal(tensor, own[f"detector.{key}"]) for key, tensor in one.items())
+
+
+def test_the_last_weights_are_kept_where_that_is_asked_for_and_the_rest_is_told(
+    contest: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One training with a tuned score, another log and pictures."""
+    csv = partial(CSVLogger, name="", version="csv")
+    spec = replace(TRAINER, steps=2, epoch_steps=1, select="tuned_score", pictures=1)
+    with caplog.at_level(logging.INFO):
+        folder = train(contest, "extras", trainer=spec, logger=csv)
+    table = history(folder)
+    assert (table["validation_tuned_score"] >= table["validation_score"]).all()
+    best = read_weights(folder / "best.pt")["info"]
+    assert best["validation_tuned_score"] == pytest.approx(table["validation_tuned_score"].max(), abs=1e-6)
+    assert (
+        f"weights of step {best['step']} (validation tuned_score {best['validation_tuned_score']:.4f})" in caplog.text
+    )
+    assert [path.name for path in sorted((folder / "pictures").iterdir())] == ["step0000001.png", "step0000002.png"]
+    logged = pd.read_csv(folder / "csv" / "metrics.csv")
+    np.testing.assert_allclose(logged["validation_tuned_score"].dropna(), table["validation_tuned_score"], atol=1e-6)
+    assert "lr: 0.001" in (folder / "csv" / "hparams.yaml").read_text()
+
+
+def test_a_training_on_all_images_validates_none_and_keeps_its_last_weights(contest: Path) -> None:
+    spec = replace(TRAINER, steps=2, epoch_steps=1, patience=1, ema=0.5)
+    train(contest, "every", trainer=spec, fold="all")
+    folder = places(contest).run("every") / "all"
+    assert places(contest).fold("every", "all") == folder
+    assert read_weights(folder / "best.pt")["info"]["step"] == 2
+    assert read_weights(folder / "best.pt")["info"]["fold"] == "all"
+    assert [name for name in history(folder) if name.startswith("validation")] == []
+
+
+def test_a_training_killed_between_its_early_end_and_its_stamp_makes_no_step_more(contest: Path) -> None:
+    rules = Rules(score=1.0, mask=0.5, min_area=5, min_share=0.5)  # nothing is ever found
+    settings = {"postprocess": rules, "trainer": replace(TRAINER, steps=20, epoch_steps=1, patience=1)}
+    folder = train(contest, "ended", **settings)
+    before = (folder / "last.ckpt").read_bytes(), history(folder)["step"].tolist()
+    (folder / ".train.json").unlink()
+    train(contest, "ended", **settings)
+    assert ((folder / "last.ckpt").read_bytes(), history(folder)["step"].tolist()) == before
+    assert before[1] == [1, 2]
+
+
+def test_a_mean_of_the_last_epochs_is_a_mean() -> None:
+    share = last_epochs(3, 11, 2)  # epochs end at 2, 4 … 10 and at the last step
+    assert [share(step) for step in range(1, 12)] == [None] * 7 + [1.0, None, 1 / 2, 1 / 3]
+    assert [moving(0.99)(step) for step in (1, 8, 10_000)] == pytest.approx([1 - 2 / 11, 0.5, 0.01])
+
+
+def test_an_average_is_what_it_says(tmp_path: Path) -> None:
+    """Three numbers taken one by one, with shares of 1, 1/2 and 1/3, give their mean; a share of 0.1 a tenth."""
+    for share, wanted in ((lambda step: 1 / step, 2.0), (lambda step: 0.1, 1 * 0.81 + 2 * 0.09 + 3 * 0.1)):
+        average, own = Averaging(share), module("stop")
+        for value in (1.0, 2.0, 3.0):
+            torch.nn.init.constant_(own.detector.rpn.head.cls_logits.weight, value)
+            average.on_train_batch_end(SimpleNamespace(global_step=int(value)), own)  # type: ignore[arg-type]
+        with average.shown(own.detector):
+            np.testing.assert_allclose(own.detector.rpn.head.cls_logits.weight.detach(), wanted, rtol=1e-6)
+        assert (own.detector.rpn.head.cls_logits.weight == 3).all()
+
+
+def test_settings_that_contradict_are_refused() -> None:
+    with pytest.raises(ValueError, match="ema, average_last: wanted one average, got both"):
+        replace(TRAINER, ema=0.9, average_last=2)
+    with pytest.raises(ValueError, match="layer_decay: wanted more than 0 and at most 1, got 2"):
+        replace(TRAINER, layer_decay=2.0)
+
+
+def test_another_number_of_threads_is_no_other_training(
+    contest: Path, finished: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        train(contest, "whole", trainer=replace(TRAINER, threads=None, workers=3, pictures=2))
+    assert "is complete" in caplog.text
+
+
+def test_a_log_whose_package_is_missing_says_so(contest: Path) -> None:
+    def missing(**_: Any) -> Any:
+        raise ModuleNotFoundError("No module named 'wandb'")
+
+    with pytest.raises(InputError, match="logger: it needs a package that is not installed: No module named 'wandb'"):
+        train(contest, "unlogged", logger=missing)
+
+
 # Losses that are not finite -----------------------------------------------------------------------------------------
 
 
@@ -397,6 +514,26 @@ def test_only_weights_with_a_scale_decay() -> None:
     assert {p.ndim for p in rest["params"]} == {1}
     count = sum(p.requires_grad for p in own.detector.parameters())
     assert len(decayed["params"]) + len(rest["params"]) == count
+
+
+def test_the_rate_falls_from_stage_to_stage_of_the_backbone() -> None:
+    own = Module(build(), ADAMW, Schedule(0, 1.0), 4, 0, "stop", lambda found: {"score": 0.5}, layer_decay=0.5)
+    groups = own.configure_optimizers()["optimizer"].param_groups
+    rate = {id(p): group["lr"] for group in groups for p in group["params"]}
+    stages = own.detector.backbone.stages
+    for name, parameter in own.detector.named_parameters():
+        stage = stages.get(name.removeprefix("backbone.body."), 5)
+        assert rate[id(parameter)] == pytest.approx(1e-3 * 0.5 ** (5 - stage)), name
+    assert groups[0]["lr"] == 1e-3, "the history shows that of the heads"
+    assert len(rate) == sum(len(group["params"]) for group in groups) == len(list(own.detector.parameters()))
+
+
+def test_how_many_batches_were_left_out_is_saved() -> None:
+    own, resumed, content = module("skip"), module("skip"), {}
+    own.skipped = 7
+    own.on_save_checkpoint(content)
+    resumed.on_load_checkpoint(content)
+    assert resumed.skipped == 7
 
 
 def test_frozen_parameters_are_left_to_themselves() -> None:

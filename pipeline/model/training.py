@@ -1,34 +1,31 @@
-"""Training: the Lightning module, and the trainer that stops, resumes and stays exact.
+"""Training: how long and on what, and the Lightning module, which stops, resumes and stays exact.
 
 A run resumes bit for bit on one machine because nothing depends on how far a process has come but the step: the order
 of samples and their augmentation (see `pipeline.data.sampling`), the global generators, re-seeded at each step, and
-the learning rate. Checkpoints are written at the end of an epoch, when no sample is half used.
+the learning rate. Checkpoints are written at the end of an epoch, when no sample is half used. A sum of floating point
+depends on how many threads share it: with another number of them a run goes on, but not to the same bits.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import lightning
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping
-from lightning.pytorch.loggers import TensorBoardLogger
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from pipeline.errors import InputError
 from pipeline.instances import Detections
-from pipeline.model.callbacks import Checkpoint, History, Progress
-from pipeline.model.detector import Detector
+from pipeline.model import ranks
+from pipeline.model.averaging import Averaging, last_epochs, moving
+from pipeline.model.schedule import Rates
 
 log = logging.getLogger(__name__)
 Score = Callable[[Sequence[Detections]], Mapping[str, float]]
@@ -45,6 +42,12 @@ class Trainer:
     the batch (at most ten). workers: data-loading processes. threads: of the processor, null for all.
     precision: "auto" is 32-true on a CPU, bf16-mixed or 16-mixed on a GPU. accelerator, devices, nodes, strategy: as
     Lightning takes them.
+    select: which weights become best.pt: those of the best validation "score", those of the best "tuned_score" (at the
+    best of some score thresholds), or the "last" ones.
+    ema: decay of an exponential moving average of the weights, such as 0.999; average_last: epochs at the end whose
+    weights are averaged; null for neither. The average is validated and kept instead of the weights.
+    layer_decay: factor on the learning rate from each of the backbone's five stages to the one before it.
+    pictures: validation images that are drawn with what is found in them at each validation.
     """
 
     steps: int
@@ -62,12 +65,30 @@ class Trainer:
     devices: int | str
     nodes: int
     strategy: str
+    select: Literal["score", "tuned_score", "last"] = "score"
+    ema: float | None = None
+    average_last: int | None = None
+    layer_decay: float = 1.0
+    pictures: int = 0
 
     def __post_init__(self) -> None:
         for name in ("steps", "epoch_steps", "batch_size", "accumulate", "validation_images"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name}: wanted at least 1, got {value}")
+        if self.ema is not None and self.average_last is not None:
+            raise ValueError("ema, average_last: wanted one average, got both")
+        for name, value in (("ema", self.ema), ("layer_decay", self.layer_decay)):
+            if value is not None and not 0 < value <= 1:
+                raise ValueError(f"{name}: wanted more than 0 and at most 1, got {value}")
+
+    def averaging(self) -> Averaging | None:
+        """What averages the weights of a training, if anything does."""
+        if self.ema is not None:
+            return Averaging(moving(self.ema))
+        if self.average_last is not None:
+            return Averaging(last_epochs(self.average_last, self.steps, self.epoch_steps))
+        return None
 
 
 @dataclass(frozen=True)
@@ -85,32 +106,41 @@ class Schedule:
 
 
 class Module(lightning.LightningModule):
-    """The detector under training. `score` turns validation detections into named figures; "score" selects the best."""
+    """A detector, or a model of another family, under training.
+
+    score: turns the detections of all validation images, in their order, into named figures. found: the detections of
+    the last validation. layer_decay: see `Trainer`.
+    """
 
     def __init__(
         self,
-        detector: Detector,
+        detector: nn.Module,
         optimizer: Callable[..., Optimizer],
-        schedule: Schedule,
+        schedule: Rates,
         steps: int,
         seed: int,
         nonfinite: str,
         score: Score,
+        layer_decay: float = 1.0,
     ):
         super().__init__()
         self.detector, self.make_optimizer, self.schedule = detector, optimizer, schedule
         self.steps, self.seed, self.nonfinite, self.score = steps, seed, nonfinite, score
-        self.skipped = 0
+        self.layer_decay, self.skipped = layer_decay, 0
         self.validated: list[Detections] = []
+        self.found: Sequence[Detections] = ()
 
     def on_fit_start(self) -> None:
         """A GPU computes faster, forward and backward, with the channels of a place side by side in memory."""
-        if self.device.type == "cuda":
+        if self.device.type == "cuda" and hasattr(self.detector, "arranged"):
             self.detector.arranged(torch.channels_last)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Sampling of anchors and boxes uses the global generators: make them a function of the step."""
-        place = (self.seed, self.global_step, self.global_rank, batch_idx)
+        # The batch's number in its epoch, also where a training goes on in the middle of one.
+        group = self.trainer.accumulate_grad_batches
+        number = self.global_step * group % int(self.trainer.limit_train_batches) + batch_idx % group
+        place = (self.seed, self.global_step, self.global_rank, number)
         torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1)[0]))
 
     def transfer_batch_to_device(self, batch: Sequence[Any], device: torch.device, dataloader_idx: int) -> list[Any]:
@@ -118,19 +148,20 @@ class Module(lightning.LightningModule):
         return [item if isinstance(item, tuple) else item.to(device) for item in batch]
 
     def training_step(self, batch: Sequence[Any], batch_idx: int) -> Tensor | None:
-        """Sum of the five losses of a batch of `Sample`s, or None for a batch that is skipped."""
+        """Sum of the losses of a batch of `Sample`s, or None for a batch that is skipped, then by all processes."""
         before = [buffer.clone() for buffer in self.detector.buffers()] if self.nonfinite == "skip" else []
         losses = self.detector([sample.image for sample in batch], [sample.target for sample in batch])
         total = torch.stack(list(losses.values())).sum()
-        if not torch.isfinite(total):
+        if ranks.any_of(not torch.isfinite(total), self.device):
             self._nonfinite(batch, losses)
             # The pass forward has moved the running statistics of batch norm, to NaN for ever if nothing is done.
             for buffer, old in zip(self.detector.buffers(), before, strict=True):
                 buffer.copy_(old)
             return None
-        self.log("loss", total.detach(), batch_size=len(batch), on_step=True, on_epoch=True)
+        together = {"batch_size": len(batch), "on_epoch": True, "sync_dist": ranks.world() > 1}
+        self.log("loss", total.detach(), on_step=True, **together)
         for name, loss in losses.items():
-            self.log(name, loss.detach(), batch_size=len(batch), on_step=False, on_epoch=True)
+            self.log(name, loss.detach(), on_step=False, **together)
         return total
 
     def _nonfinite(self, batch: Sequence[Any], losses: Mapping[str, Tensor]) -> None:
@@ -148,67 +179,40 @@ class Module(lightning.LightningModule):
         for image, image_id in batch:
             self.validated.append(self.detector.detect(image, image_id))
 
+    def on_validation_start(self) -> None:
+        """Every process validates its share of the images with the same batch statistics."""
+        ranks.share(self.detector.buffers())
+
     def on_validation_epoch_end(self) -> None:
-        figures = self.score(self.validated)
-        self.validated = []
+        self.found, self.validated = ranks.gathered(self.validated), []
+        figures = self.score(self.found)
         self.log_dict({f"validation_{name}": float(value) for name, value in figures.items()}, rank_zero_only=False)
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["skipped"] = self.skipped
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.skipped = int(checkpoint.get("skipped", 0))
+
     def configure_optimizers(self) -> Any:
-        decayed: list[Tensor] = []
-        rest: list[Tensor] = []
-        for parameter in self.detector.parameters():
+        groups: dict[tuple[float, bool], list[Tensor]] = {}
+        for name, parameter in self.detector.named_parameters():
             if parameter.requires_grad:
-                (decayed if parameter.ndim > 1 else rest).append(parameter)
-        # Biases and norms have no scale to keep small.
-        optimizer = self.make_optimizer([{"params": decayed}, {"params": rest, "weight_decay": 0.0}])
+                # Biases and norms have no scale to keep small.
+                groups.setdefault((self._share(name), parameter.ndim > 1), []).append(parameter)
+        order = sorted(groups, reverse=True)  # heads first, those that decay before those that do not
+        still = {True: {}, False: {"weight_decay": 0.0}}
+        optimizer = self.make_optimizer([{"params": groups[key], **still[key[1]]} for key in order])
+        for group, (share, _) in zip(optimizer.param_groups, order, strict=True):
+            group["lr"] = group["lr"] * share if share != 1 else group["lr"]
         schedule = LambdaLR(optimizer, lambda step: self.schedule.factor(step, self.steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-
-def build_trainer(spec: Trainer, folder: Path, info: Mapping[str, Any], quiet: bool) -> lightning.Trainer:
-    """The engine for a run in `folder`, which gets last.ckpt, best.pt, history.csv and a TensorBoard log."""
-    callbacks: list[Callback] = [History(folder / "history.csv"), Checkpoint(folder, info), Progress(quiet)]
-    if spec.patience is not None:
-        stop = EarlyStopping("validation_score", mode="max", patience=spec.patience, check_on_train_epoch_end=False)
-        callbacks.insert(0, stop)
-    return lightning.Trainer(
-        accelerator=spec.accelerator,
-        devices=spec.devices,
-        num_nodes=spec.nodes,
-        strategy=spec.strategy,
-        precision=precision(spec.precision, spec.accelerator),  # type: ignore[arg-type]
-        max_steps=spec.steps,
-        max_epochs=-1,
-        limit_train_batches=spec.epoch_steps * spec.accumulate,
-        gradient_clip_val=spec.gradient_clip,
-        accumulate_grad_batches=spec.accumulate,
-        callbacks=callbacks,
-        logger=TensorBoardLogger(str(folder), name="", version="tensorboard"),
-        default_root_dir=str(folder),
-        log_every_n_steps=1,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=True,
-    )
-
-
-@contextlib.contextmanager
-def quiet_engine() -> Iterator[None]:
-    """Lightning's tips and its advice on loaders are not for users of this pipeline; its warnings of trouble are."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            for message in (".*does not have many workers.*", ".*LeafSpec.*", ".*treespec.*", ".*lr_scheduler.step.*"):
-                warnings.filterwarnings("ignore", message=message)
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+    def _share(self, name: str) -> float:
+        """Of the learning rate, for a parameter of the detector: less in the stages of the backbone."""
+        stages = getattr(getattr(self.detector, "backbone", None), "stages", {})
+        stage = stages.get(name.removeprefix("backbone.body."))
+        return 1.0 if stage is None else float(self.layer_decay ** (5 - stage))
 
 
 def precision(wanted: str, accelerator: str) -> str:

@@ -1,32 +1,33 @@
-"""Weights: into a file with what is needed to build their detector again, and out of files and published sets."""
+"""Weights: into a file with what is needed to build their model again, and out of it."""
 
 from __future__ import annotations
 
 import dataclasses
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
-from torchvision.models.detection import MaskRCNN_ResNet50_FPN_Weights, maskrcnn_resnet50_fpn
+from torch import nn
 
 from pipeline.errors import InputError
-from pipeline.model.backbone import DOWNLOAD_ERRORS, download_help, first_line
-from pipeline.model.detector import Detector, MaskRCNN
+from pipeline.model.families import described
+from pipeline.model.pretrained import first_line
 
-log = logging.getLogger(__name__)
 WEIGHTS_FORMAT = ("maskline-weights", 1)
 
 
-def save_weights(path: Path, detector: Detector, info: Mapping[str, Any]) -> None:
-    """State dict, the detector's resolved description and plain information, loadable without running code."""
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in detector.state_dict().items()}
+def save_weights(path: Path, model: nn.Module, info: Mapping[str, Any]) -> None:
+    """State dict, the model's family and resolved description, and plain information, loadable without running code.
+
+    model: what a description builds, see `pipeline.model.families`. info: `load_detector` needs its `categories`.
+    """
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     form, version = WEIGHTS_FORMAT
-    content = {"format": form, "version": version, "model": dataclasses.asdict(detector.spec), "info": dict(info)}
+    spec: Any = model.spec
+    plain = {"family": spec.family, **dataclasses.asdict(spec)}
     partial = path.with_name(f".{path.name}.partial")
-    torch.save({**content, "state": state}, partial)
+    torch.save({"format": form, "version": version, "model": plain, "info": dict(info), "state": state}, partial)
     partial.replace(path)
 
 
@@ -47,46 +48,16 @@ def read_weights(path: Path) -> dict[str, Any]:
     return dict(content)
 
 
-def load_detector(path: Path) -> tuple[Detector, dict[str, Any]]:
-    """The detector of a weights file, in evaluation mode on the CPU, and the file's information."""
-    content = read_weights(path)
-    spec = MaskRCNN.from_plain(content["model"])
-    detector = spec.build(len(content["info"]["categories"]), pretrained=False)
-    detector.load_state_dict(content["state"])
-    return detector.eval(), content["info"]
+def load_detector(path: Path) -> tuple[Any, dict[str, Any]]:
+    """The model of a weights file, of whatever family, in evaluation mode on the CPU, and the file's information.
 
-
-def initial_weights(detector: Detector) -> None:
-    """Load the weights that the detector's description names, other than those of its backbone alone.
-
-    Tensors of another shape are left at their random start when they belong to the class-dependent predictors, and
-    refused with their names otherwise. The log says how many tensors came from where, and which did not.
+    Raises InputError, beside what `read_weights` does, for a family or a description that is not known.
     """
-    name = detector.spec.weights
-    if name in ("imagenet", "none"):
-        log.info("weights: %s", "backbone from ImageNet" if name == "imagenet" else "none, a random start")
-        return
-    state = _coco_state(detector.spec) if name == "coco" else read_weights(Path(name))["state"]
-    own = detector.state_dict()
-    predictors = ("roi_heads.box_predictor.", "roi_heads.mask_predictor.mask_fcn_logits.")
-    fits = {key: value for key, value in state.items() if key in own and own[key].shape == value.shape}
-    wrong = [key for key in state.keys() | own.keys() if key not in fits and not key.startswith(predictors)]
-    wrong = [key for key in wrong if not key.endswith("num_batches_tracked")]
-    if wrong:
-        some = ", ".join(sorted(wrong)[:5])
-        raise InputError(f"weights {name} do not fit the model: {len(wrong)} tensors differ, such as {some}")
-    detector.load_state_dict(fits, strict=False)
-    left = sorted(key for key in own if key not in fits and not key.endswith("num_batches_tracked"))
-    beginning = f"; at a random start: {', '.join(left)}" if left else ""
-    log.info("weights: %d of %d tensors from %s%s", len(fits), len(own), name, beginning)
-
-
-def _coco_state(spec: MaskRCNN) -> Mapping[str, Tensor]:
-    if spec.backbone.name != "resnet50" or spec.mask_size != 28:
-        wanted = "model.backbone.name=resnet50 and model.mask_size=28"
-        raise InputError(f"model.weights=coco are torchvision's and want {wanted}")
+    content = read_weights(path)
     try:
-        # Through torchvision's own builder: the published file has tensor names that only its modules translate.
-        return maskrcnn_resnet50_fpn(weights=MaskRCNN_ResNet50_FPN_Weights.COCO_V1, progress=False).state_dict()
-    except DOWNLOAD_ERRORS as error:
-        raise InputError(download_help("COCO weights of Mask R-CNN", error)) from error
+        spec = described(content["model"])
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    model = spec.build(len(content["info"]["categories"]), pretrained=False)
+    model.load_state_dict(content["state"])
+    return model.eval(), content["info"]

@@ -8,34 +8,41 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import numpy as np
 import torch
+from lightning.pytorch.loggers import Logger
+from torch import nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from pipeline.competition import Competition
 from pipeline.data import coco as annotations
-from pipeline.data.annotations import gather
+from pipeline.data.annotations import gather, of_categories
 from pipeline.data.augment import Augment
 from pipeline.data.coco import Coco
 from pipeline.data.dataset import TrainingSamples, as_tensor, read_image
 from pipeline.data.pixels import open_pixels
-from pipeline.data.sampling import Positions
+from pipeline.data.pseudo import Pseudo
+from pipeline.data.sampling import Positions, Sampler, Uniform
 from pipeline.errors import InputError
-from pipeline.files import Paths, read_coco, read_folds, read_json
-from pipeline.inference.postprocess import Rules, decide
-from pipeline.instances import Detections, Instances
-from pipeline.metrics.mean_precision import mean_precision
-from pipeline.metrics.scoring import as_submitted, score
-from pipeline.model.detector import Detector, MaskRCNN
-from pipeline.model.training import Module, Schedule, Trainer, build_trainer, quiet_engine
-from pipeline.model.weights import initial_weights
+from pipeline.files import Paths, atomic, read_coco, read_folds, read_instances, read_json
+from pipeline.inference.postprocess import Rules
+from pipeline.inference.validation import Validation
+from pipeline.instances import Detections
+from pipeline.model import ranks
+from pipeline.model.engine import build_trainer, quiet_engine
+from pipeline.model.families import Description
+from pipeline.model.initial import initial_weights
+from pipeline.model.schedule import Rates
+from pipeline.model.training import Module, Trainer
+from pipeline.model.untrained import without_training
 from pipeline.progress import since
-from pipeline.record import Step, file_hash
+from pipeline.record import Step, describe, file_hash
 
 log = logging.getLogger(__name__)
+UNIFORM, NO_PSEUDO = Uniform(), Pseudo()
+Fold = int | Literal["all"]
 
 
 def train(
@@ -43,89 +50,149 @@ def train(
     competition: Competition,
     paths: Paths,
     run: str,
-    fold: int | None,
+    fold: Fold | None,
     seed: int,
-    model: MaskRCNN,
+    model: Description,
     augment: Augment,
     optimizer: Callable[..., Optimizer],
-    schedule: Schedule,
+    schedule: Rates,
     trainer: Trainer,
     postprocess: Rules,
     overwrite: bool,
     quiet: bool,
+    sampler: Sampler = UNIFORM,
+    categories: Sequence[str] | None = None,
+    logger: Callable[..., Logger] | None = None,
+    pseudo: Pseudo = NO_PSEUDO,
 ) -> None:
-    """Fine-tune Mask R-CNN on one fold or on all of them.
+    """Fine-tune a model of whatever family on one fold or on each of them, or with fold=all on every image.
 
     Reads what `convert` wrote and the training images. Writes runs/<run>/fold<k>/: best.pt (the weights of the highest
     validation score), last.ckpt (to resume from), history.csv and a TensorBoard log; and once for all runs pixels/, the
     decoded images, which may be deleted at any time. A run that was interrupted goes on from its last epoch and ends
-    with the same weights; one that is complete is skipped.
+    with the same weights; one that is complete is skipped. sampler: how often each image comes. categories: names of
+    those to learn, null for all; what belongs to others is background, and is left out of the truth of validations.
+    pseudo: what another run found in the test images, to train on as well. logger: makes another log than
+    TensorBoard's, of the folder `save_dir`. With fold=all nothing is validated, the last weights are kept, and
+    runs/<run>/all takes the place of the fold's folder.
     """
-    coco, statistics = read_coco(paths.annotations), read_json(paths.statistics, "convert")
+    coco, statistics = of_categories(read_coco(paths.annotations), categories), read_json(paths.statistics, "convert")
     folds = read_folds(paths.folds)
+    found = None if pseudo.run is None else paths.run(pseudo.run) / "instances_test.json"
+    coco, more = _with_pseudo(coco, paths, pseudo, found)
     if trainer.threads is not None:
         torch.set_num_threads(trainer.threads)
     settings = {
         "seed": seed,
         "model": model,
         "augment": augment,
+        "sampler": sampler,
+        "categories": categories,
         "optimizer": optimizer,
         "schedule": schedule,
-        "trainer": replace(trainer, workers=0),  # how many processes load the samples changes none of them
+        # How many processes load the samples changes none of them; with other threads sums are rounded otherwise.
+        "trainer": replace(trainer, workers=0, threads=None, pictures=0),
         "postprocess": postprocess,
+        "pseudo": pseudo,
     }
     for k in chosen_folds(folds, fold):
-        step = _step(paths, run, k, settings)
+        step = _step(paths, run, k, settings, found)
         if _is_done(step, overwrite):
             continue
         begin = time.monotonic()
         learn, held_out = ([name for name, own in folds.items() if (own == k) == out] for out in (False, True))
-        log.info("fold %d: %d images to train on, %d to validate", k, len(learn), len(held_out))
+        learn += more
+        log.info("%s: %d images to train on, %d to validate", step.stamp.parent.name, len(learn), len(held_out))
         torch.manual_seed(seed)
-        detector = _detector(model.sized(statistics), len(competition.categories))
+        detector = _detector(model, statistics, len(competition.categories))
         truth = annotations.truth(annotations.subset(coco, _few(held_out, trainer.validation_images)))
-        scorer = partial(_score, truth=truth, rules=postprocess.settled(competition), competition=competition)
-        module = Module(detector, optimizer, schedule, trainer.steps, seed, trainer.nonfinite, scorer)
-        pixels = open_pixels(paths.data, coco["images"], paths.output / "pixels", quiet)
-        samples = TrainingSamples(paths.data, gather(coco, learn), augment, seed, pixels)
+        judge = Validation(truth, postprocess.settled(competition), competition, trainer.select == "tuned_score")
         info = {"competition": competition.key, "categories": list(competition.categories), "fold": k, "run": run}
+        validation = partial(_validation_loader, paths.data, coco, [one.image_id for one in truth])
+        if not any(True for _ in detector.parameters()):
+            without_training(detector, validation(), judge.score, step.stamp.parent, info)
+            step.finish()
+            continue
+        settled = (schedule, trainer.steps, seed, trainer.nonfinite, judge.score, trainer.layer_decay)
+        module = Module(detector, optimizer, *settled)
+        pixels = open_pixels(paths.data, coco["images"], paths.output / ("pixels_pseudo" if more else "pixels"), quiet)
+        samples = TrainingSamples(paths.data, gather(coco, learn), augment, seed, pixels)
         last = step.stamp.parent / "last.ckpt"
         with quiet_engine():
-            engine = build_trainer(trainer, step.stamp.parent, info, quiet)
+            log_of_run = None if logger is None else partial(_logger, logger, step.stamp.parent, settings)
+            draw = partial(_draw, judge, paths.data, coco, trainer.pictures)
+            engine = build_trainer(trainer, step.stamp.parent, info, quiet, bool(truth), log_of_run, draw)
             engine.fit(
                 module,
-                _training_loader(samples, trainer, engine, seed),
-                _validation_loader(paths.data, coco, [one.image_id for one in truth]),
+                _training_loader(samples, sampler, trainer, engine, seed),
+                validation(engine.global_rank, engine.world_size) if truth else None,
                 ckpt_path=str(last) if last.is_file() else None,
                 weights_only=True,
             )
-        step.finish()
-        log.info("fold %d: trained in %s, weights in %s", k, since(begin), step.outputs[0])
+        if ranks.is_first():
+            step.finish()
+            _say(engine, trainer, step, since(begin))
 
 
-def _detector(spec: MaskRCNN, categories: int) -> Detector:
-    log.info("derived from the data: anchors %s px, at most %d detections", spec.anchors, spec.detections)
+def _say(engine: Any, spec: Trainer, step: Step, duration: str) -> None:
+    """How the training ended and which of its weights were kept."""
+    name, kept = step.stamp.parent.name, engine.checkpoint_callback
+    if engine.global_step < spec.steps:
+        log.info("%s: ended at step %d, no better for %d validations", name, engine.global_step, spec.patience)
+    score = "" if kept.figure is None else f" (validation {kept.figure} {kept.best:.4f})"
+    log.info("%s: trained in %s, weights of step %d%s in %s", name, duration, kept.best_step, score, step.outputs[0])
+
+
+def _logger(make: Callable[..., Logger], folder: Path, settings: Mapping[str, Any]) -> Logger:
+    try:
+        logger = make(save_dir=str(folder))
+    except ImportError as error:
+        raise InputError(f"logger: it needs a package that is not installed: {error}") from error
+    logger.log_hyperparams(describe(settings))
+    return logger
+
+
+def _detector(model: Description, statistics: Mapping[str, Any], categories: int) -> nn.Module:
+    spec = model.sized(statistics)
+    derived = {name: getattr(spec, name) for name, value in vars(model).items() if value is None}
+    log.info("derived from the data: %s", ", ".join(f"{name} {value}" for name, value in derived.items()) or "nothing")
     detector = spec.build(categories)
     initial_weights(detector)
     return detector
 
 
-def chosen_folds(folds: Mapping[str, int], fold: int | None) -> list[int]:
-    """The folds to work on: the given one, or all. Raises InputError for one that there is not."""
-    known = sorted(set(folds.values()))
+def chosen_folds(folds: Mapping[str, int], fold: Fold | None) -> list[Fold]:
+    """The folds to work on: the given one, or each; "all" is none held out. Raises InputError for an unknown one."""
+    known: list[Fold] = sorted(set(folds.values()))
     if fold is None:
         return known
-    if fold not in known:
+    if fold not in (*known, "all"):
         raise InputError(f"fold={fold}: the folds of this contest are {known}; convert makes them with n_folds=N")
     return [fold]
 
 
-def _step(paths: Paths, run: str, fold: int, settings: Mapping[str, Any]) -> Step:
+def _with_pseudo(coco: Coco, paths: Paths, pseudo: Pseudo, file: Path | None) -> tuple[Coco, list[str]]:
+    """The truth with the labels of a file, if there is one, and the names of the images that it is of."""
+    if file is None:
+        return coco, []
+    test = read_coco(paths.test)
+    coco, names = pseudo.added(coco, test, read_instances(file, test))
+    log.info("pseudo-labels: %d of %d test images from %s", len(names), len(test["images"]), file)
+    return coco, names
+
+
+def _step(paths: Paths, run: str, fold: Fold, settings: Mapping[str, Any], pseudo: Path | None = None) -> Step:
     folder = paths.fold(run, fold)
     inputs = {path.name: file_hash(path) for path in (paths.annotations, paths.folds, paths.statistics)}
-    weights = Path(settings["model"].weights)
-    if weights.is_file():  # a file of the same name may have become another
-        inputs["weights"] = file_hash(weights)
+    model = settings["model"]
+    starts = {
+        "pseudo": pseudo,
+        "weights": model.weights,
+        "backbone": getattr(getattr(model, "backbone", None), "weights", None),
+    }
+    for name, weights in starts.items():
+        if weights is not None and Path(weights).is_file():  # a file of the same name may have become another
+            inputs[name] = file_hash(Path(weights))
     return Step(folder / ".train.json", (folder / "best.pt", folder / "history.csv"), settings, inputs)
 
 
@@ -156,22 +223,33 @@ def _has_result(folder: Path) -> bool:
     return any((folder / name).is_file() for name in ("last.ckpt", "best.pt"))
 
 
-def _training_loader(samples: TrainingSamples, spec: Trainer, engine: Any, seed: int) -> DataLoader[Any]:
+def _training_loader(
+    samples: TrainingSamples, sampler: Sampler, spec: Trainer, engine: Any, seed: int
+) -> DataLoader[Any]:
     batch = spec.batch_size * engine.world_size * spec.accumulate
     order = Positions(
         len(samples), spec.epoch_steps * batch, seed,
         lambda: engine.global_step * batch, engine.global_rank, engine.world_size,
+        sampler.weights(samples.annotations),
     )  # fmt: skip
     return DataLoader(
         samples, spec.batch_size, sampler=order, num_workers=spec.workers, collate_fn=list,
-        pin_memory=False, persistent_workers=False,
+        pin_memory=False, persistent_workers=spec.workers > 0,
     )  # fmt: skip
 
 
-def _validation_loader(root: Path, coco: Coco, names: Sequence[str]) -> DataLoader[Any]:
-    files = annotations.by_name(coco)
+def _validation_loader(root: Path, coco: Coco, names: Sequence[str], rank: int = 0, world: int = 1) -> DataLoader[Any]:
+    """The images of one process: every world-th, and one at least, since all wait for one another at the end."""
+    files, names = annotations.by_name(coco), names[rank % max(len(names), 1) :: world]
     images = [(as_tensor(read_image(root / files[name]["file_name"])), name) for name in names]
     return DataLoader(images, 1, collate_fn=list)  # type: ignore[arg-type]
+
+
+def _draw(judge: Validation, root: Path, coco: Coco, most: int, path: Path, found: Sequence[Detections]) -> None:
+    files = annotations.by_name(coco)
+    picture = judge.picture(found, lambda name: read_image(root / files[name]["file_name"]), most)
+    with atomic(path) as unfinished:
+        picture.savefig(unfinished, format="png", dpi=80)
 
 
 def _few(names: Sequence[str], most: int | None) -> list[str]:
@@ -179,14 +257,3 @@ def _few(names: Sequence[str], most: int | None) -> list[str]:
     if most is None or most >= len(names):
         return list(names)
     return [names[i * len(names) // most] for i in range(most)]
-
-
-def _score(
-    found: Sequence[Detections], truth: Sequence[Instances], rules: Rules, competition: Competition
-) -> dict[str, float]:
-    """The contest's metric, by which the best weights are chosen, and AP at IoU .5, which any contest has."""
-    decided = [decide(one, rules, competition.overlap) for one in found]
-    sides = (as_submitted(side, competition) for side in (truth, decided))
-    total = score(*sides, competition, by_class=True).total
-    # A metric of nothing has no value, and no weights are the better for it.
-    return {"score": float(np.nan_to_num(total)), "ap50": float(mean_precision(truth, decided, (50,)).pooled[0])}

@@ -1,0 +1,96 @@
+"""Lightning's engine as this pipeline drives it: its callbacks, its log, its manners."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from pipeline.instances import Detections
+from pipeline.model.callbacks import Checkpoint, EarlyStopping, History, Pictures, Progress
+from pipeline.model.training import Trainer, precision
+
+log = logging.getLogger(__name__)
+
+
+def build_trainer(
+    spec: Trainer,
+    folder: Path,
+    info: Mapping[str, Any],
+    quiet: bool,
+    validates: bool = True,
+    logger: Callable[..., Logger] | None = None,
+    draw: Callable[[Path, Sequence[Detections]], None] | None = None,
+) -> lightning.Trainer:
+    """The engine for a run in `folder`, which gets last.ckpt, best.pt, history.csv and a TensorBoard log.
+
+    validates: false for a training on all images. logger: makes another log of the run. draw: writes a picture of some
+    detections, for a folder of `pictures`.
+    """
+    averaging = spec.averaging()
+    figure = spec.select if validates and spec.select != "last" else None
+    callbacks: list[Callback] = [History(folder / "history.csv"), Checkpoint(folder, info, figure, averaging)]
+    if averaging is not None:
+        callbacks.insert(0, averaging)
+    if spec.patience is not None and validates:
+        monitor = f"validation_{figure or 'score'}"
+        stop = EarlyStopping(monitor, mode="max", patience=spec.patience, check_on_train_epoch_end=False)
+        callbacks.insert(0, stop)
+    if spec.pictures and draw is not None and validates:
+        callbacks.append(Pictures(folder / "pictures", draw))
+    return lightning.Trainer(
+        accelerator=spec.accelerator,
+        devices=spec.devices,
+        num_nodes=spec.nodes,
+        strategy=spec.strategy,
+        precision=precision(spec.precision, spec.accelerator),  # type: ignore[arg-type]
+        max_steps=spec.steps,
+        max_epochs=-1,
+        limit_train_batches=spec.epoch_steps * spec.accumulate,
+        gradient_clip_val=spec.gradient_clip,
+        accumulate_grad_batches=spec.accumulate,
+        callbacks=[*callbacks, Progress(quiet)],
+        logger=TensorBoardLogger(str(folder), name="", version="tensorboard") if logger is None else logger(),
+        default_root_dir=str(folder),
+        log_every_n_steps=1,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=True,
+    )
+
+
+@contextlib.contextmanager
+def quiet_engine() -> Iterator[None]:
+    """Lightning's tips and its advice on loaders are not for users of this pipeline; its warnings of trouble are.
+
+    A training that is told to end (SIGTERM, as by a scheduler that needs the machine) ends with a status that says so:
+    Lightning's own is that of success.
+    """
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            # Figures of a validation are the same in every process already, so nothing is to be averaged.
+            tips = ("does not have many workers", "LeafSpec", "treespec", "lr_scheduler.step", "sync_dist=True")
+            for message in (f".*{tip}.*" for tip in tips):
+                warnings.filterwarnings("ignore", message=message)
+            yield
+    except SIGTERMException:
+        log.warning("told to end (SIGTERM); the same command goes on from the last validation")
+        raise SystemExit(128 + signal.SIGTERM) from None
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
