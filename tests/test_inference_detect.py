@@ -45,6 +45,16 @@ def test_images_are_detected_one_by_one_in_their_order(contest: Path, detector: 
             np.testing.assert_array_equal(getattr(one, column), getattr(alone, column))
 
 
+def test_images_of_one_size_are_looked_at_together_where_that_is_asked_for(contest: Path, detector: Detector) -> None:
+    rows = entries("b", "b", "b", "a", "c", "c")
+    alone, together = (list(detect_images(detector, contest, rows, together=most)) for most in (1, 2))
+    for one, other in zip(alone, together, strict=True):
+        assert one.image_id == other.image_id
+        np.testing.assert_array_equal(one.labels, other.labels)
+        for column in ("boxes", "scores", "masks"):
+            np.testing.assert_allclose(getattr(one, column), getattr(other, column), atol=1e-4)
+
+
 def test_nothing_is_read_before_it_is_asked_for(contest: Path, detector: Detector) -> None:
     missing = {"name": "x", "file_name": "x.png", "height": 4, "width": 4}
     found = detect_images(detector, contest, [*entries("c"), missing])

@@ -5,45 +5,19 @@ import dataclasses
 import numpy as np
 import pytest
 from fixtures.contests import facts
+from fixtures.soft import RULES, SIZE, changed, dense, full, random
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 from scipy.ndimage import binary_fill_holes
 from skimage.measure import label
 
 from pipeline.competition import Overlap
 from pipeline.inference.postprocess import Rules, decide
-from pipeline.instances import Detections, Instances
+from pipeline.instances import Detections
 from pipeline.masks.runs import area, to_dense
 from pipeline.masks.windows import paste
 
-SIZE = (40, 50)
-RULES = Rules(score=0.0, mask=0.5, min_area=0, min_share=0.0)
 LAW = settings(max_examples=40, deadline=None)
-
-
-def random(count: int, seed: int) -> Detections:
-    """Crowded random detections, not sorted; some reach beyond the image."""
-    rng = np.random.default_rng(seed)
-    low = rng.uniform(-4, 38, (count, 2))
-    boxes = np.concatenate([low, low + rng.uniform(1, 16, (count, 2))], 1).astype(np.float32)
-    scores = rng.choice(np.linspace(0.1, 1, 8), count).astype(np.float32)
-    masks = rng.random((count, 7, 7)).astype(np.float32)
-    return Detections("a", SIZE, boxes, scores, rng.integers(1, 4, count), masks)
-
-
-def full(*rows: tuple[list[float], float]) -> Detections:
-    """Detections of (box, score) whose masks fill their boxes; the label is the place from 1."""
-    boxes, scores = np.array([r[0] for r in rows], np.float32), np.array([r[1] for r in rows], np.float32)
-    return Detections("a", SIZE, boxes, scores, np.arange(1, len(rows) + 1), np.ones((len(rows), 4, 4), np.float32))
-
-
-def dense(found: Instances) -> NDArray[np.bool_]:
-    return to_dense(found.runs)
-
-
-def changed(**changes: float | str | None) -> Rules:
-    return dataclasses.replace(RULES, **changes)  # type: ignore[arg-type]
 
 
 # Laws ---------------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.inference.tiles import Tiles, detect_tiled, is_cut, merge, tile_boxes
-from pipeline.inference.views import View, detect
+from pipeline.inference.views import View, Views, detect
 from pipeline.instances import Detections
 
 SIZE = (100, 180)
@@ -70,7 +70,7 @@ def test_an_image_in_one_tile_is_detected_as_ever() -> None:
     detector, image = build().eval(), noise(75, 101)
     plain = detect(detector, image, "a", [View()])
     for tiles in (Tiles(None, 0), Tiles(128, 32)):
-        found = detect_tiled(detector, image, "a", [View()], tiles)
+        found = detect_tiled(detector, image, "a", Views(), tiles)
         np.testing.assert_array_equal(found.boxes, plain.boxes)
         np.testing.assert_array_equal(found.masks, plain.masks)
 
@@ -80,7 +80,7 @@ def test_detections_of_tiles_lie_where_the_tile_is() -> None:
     detector, image = build(score_floor=0.2, nms=0.3).eval(), noise(64, 64)
     alone = detect(detector, image, "a", [View()])
     inner = alone.select(~is_cut(alone.boxes, np.array([0, 0, 64, 64]), (64, 128)))
-    found = detect_tiled(detector, torch.cat([image, image], 2), "a", [View()], Tiles(64, 0))
+    found = detect_tiled(detector, torch.cat([image, image], 2), "a", Views(), Tiles(64, 0))
     assert found.size == (64, 128)
     for shift in (0, 64):
         for box, score in zip(inner.boxes + np.array([shift, 0, shift, 0]), inner.scores, strict=True):

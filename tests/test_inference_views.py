@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pipeline.inference import views
-from pipeline.inference.views import View, Views, detect
+from pipeline.inference.views import View, Views, detect, detect_together
 from pipeline.instances import Detections
 from pipeline.masks.runs import from_dense
 from pipeline.masks.windows import windows
@@ -108,6 +108,7 @@ def test_views_are_every_combination_once() -> None:
         ({"symmetries": (8,)}, r"symmetries: wanted whole numbers from 0 to 7, at least one, got \[8\]"),
         ({"scales": ()}, r"scales: wanted factors above 0, at least one, got \[\]"),
         ({"gammas": (1.0, 0.0)}, r"gammas: wanted exponents above 0, at least one, got \[1.0, 0.0\]"),
+        ({"mask_views": 0}, "mask_views: wanted at least 1, or null for all, got 0"),
     ],
 )
 def test_views_that_cannot_be_are_refused_by_name(fields: dict[str, Any], message: str) -> None:
@@ -171,6 +172,9 @@ def assert_same(one: Detections, other: Detections, atol: float = 1e-4) -> None:
         np.testing.assert_allclose(getattr(one, name), getattr(other, name), atol=atol)
 
 
+WAYS: tuple[dict[str, Any], ...] = ({}, {"mask_views": 2}, {"proposals": "averaged"})
+
+
 def picture() -> Tensor:
     """No two places of it have the same surroundings, so that few scores tie."""
     return noise(*SIZE, seed=5)
@@ -181,14 +185,17 @@ def picture() -> Tensor:
 def test_a_single_view_is_what_the_detector_says_in_one_step(size: tuple[int, int], scale: float) -> None:
     detector = build(categories=3, scale=scale).eval()
     image = noise(*size)
-    whole, steps = detector.detect(image, "a"), detect(detector, image, "a", [View()])
+    whole = detector.detect(image, "a")
     assert len(whole) > 5
-    assert_same(whole, steps)
+    for way in WAYS:
+        assert_same(whole, detect(detector, image, "a", [View()], **way))
 
 
 def test_a_view_seen_twice_changes_nothing() -> None:
     detector, image = build(categories=3).eval(), noise(75, 101)
-    assert_same(detect(detector, image, "a", [View()]), detect(detector, image, "a", [View()] * 3))
+    plain = detect(detector, image, "a", [View()])
+    for way in WAYS:
+        assert_same(plain, detect(detector, image, "a", [View()] * 3, **way))
 
 
 def test_a_detector_that_knows_no_direction_gives_the_same_in_all_symmetries() -> None:
@@ -198,16 +205,18 @@ def test_a_detector_that_knows_no_direction_gives_the_same_in_all_symmetries() -
     assert len(np.unique(plain.scores.round(6))) > 6
     for number in SYMMETRIES:
         assert_same(plain, detect(detector, image, "a", [View(symmetry=number)]))
-    assert_same(plain, detect(detector, image, "a", Views(SYMMETRIES).all()))
+    for way in (*WAYS, {"mask_views": 1}):
+        assert_same(plain, detect(detector, image, "a", Views(SYMMETRIES).all(), **way))
 
 
-def test_a_picture_that_is_turned_has_its_detections_turned() -> None:
+@pytest.mark.parametrize("way", [{}, {"mask_views": 1}], ids=str)
+def test_a_picture_that_is_turned_has_its_detections_turned(way: dict[str, Any]) -> None:
     """Whatever the weights: all eight views of a picture are all eight of the turned one."""
     detector, image = build(categories=2, seed=4).eval(), noise(64, 64)
-    plain = detect(detector, image, "a", Views(SYMMETRIES).all())
+    plain = detect(detector, image, "a", Views(SYMMETRIES).all(), **way)
     for number in (1, 6):
         view = View(symmetry=number)
-        found = detect(detector, view.image(image).to(torch.uint8), "a", Views(SYMMETRIES).all())
+        found = detect(detector, view.image(image).to(torch.uint8), "a", Views(SYMMETRIES).all(), **way)
         boxes = view.undo_boxes(torch.from_numpy(found.boxes), (64, 64)).numpy()
         masks = view.undo_masks(torch.from_numpy(found.masks)).numpy()
         back = Detections("a", (64, 64), boxes, found.scores, found.labels, np.ascontiguousarray(masks))
@@ -248,3 +257,67 @@ def test_scores_are_the_mean_over_the_views() -> None:
     assert common
     for i, j in common:
         assert found.scores[j] == pytest.approx(both[i, found.labels[j] - 1].item(), abs=1e-5)
+
+
+def test_masks_are_the_mean_over_the_views_that_are_surest_of_them() -> None:
+    detector, image = build(categories=2, seed=4).eval(), noise(64, 64)
+    views = Views((0, 1, 2)).all()
+    found = detect(detector, image, "a", views, mask_views=2)
+    every = detect(detector, image, "a", views)
+    assert_same(found, every, atol=1.0)  # the same detections; masks are 0 to 1
+    np.testing.assert_allclose(found.boxes, every.boxes)
+    boxes, labels = torch.from_numpy(found.boxes), torch.from_numpy(found.labels)
+    own = [
+        view.undo_masks(Seen(detector, view.image(image)).masks(view.boxes(boxes, (64, 64)), labels)) for view in views
+    ]
+    pairs = torch.stack([(own[i] + own[j]) / 2 for i, j in ((0, 1), (0, 2), (1, 2))])
+    away = (pairs - torch.from_numpy(found.masks)).abs().amax((2, 3))
+    assert away.amin(0).max() < 1e-4
+    assert len(set(away.argmin(0).tolist())) > 1  # not the same two for all
+
+
+def test_anchors_of_a_turned_picture_are_the_turned_anchors() -> None:
+    detector, image = equivariant(), picture()
+    plain = Seen(detector, image.float()).anchors()
+    for number in SYMMETRIES:
+        view = View(symmetry=number)
+        for (boxes, logits), (box, logit) in zip(plain, Seen(detector, view.image(image)).anchors(), strict=True):
+            torch.testing.assert_close(view.undo_grid(view.undo_boxes(box, SIZE)), boxes, atol=1e-3, rtol=0)
+            torch.testing.assert_close(view.undo_grid(logit), logits, atol=1e-4, rtol=0)
+
+
+def test_proposals_are_averaged_at_each_anchor_and_known_by_the_surest_view() -> None:
+    detector, image = build(categories=2, seed=4).eval(), noise(64, 64)
+    with torch.inference_mode():
+        looks = [views._Look(detector, view, image) for view in Views((0, 1)).all()]
+        for look in looks:
+            look.see(Seen(detector, look.view.image(image)), True)
+        boxes, source = views._proposals(looks, "averaged")
+        cells = [look.anchors() for look in looks]
+        mean = torch.cat([(one[0] + two[0]).view(-1, 4) / 2 for one, two in zip(*cells, strict=True)])
+        logits = [torch.cat([logit.flatten() for _, logit in own]) for own in cells]
+    for box, view in zip(boxes, source.tolist(), strict=True):
+        place = (mean.clamp(0, 64) - box).abs().amax(1) < 1e-4
+        assert any(logits[view][k] >= logits[1 - view][k] for k in torch.where(place)[0])
+    assert set(source.tolist()) == {0, 1}
+
+
+def test_views_whose_cells_do_not_coincide_are_merged() -> None:
+    """Neither side of the picture is a multiple of 32 pixels: mirrored, the padding lies elsewhere."""
+    detector, image = build(categories=2).eval(), noise(75, 101)
+    chosen = Views((0, 1, 2, 3)).all()
+    assert_same(detect(detector, image, "a", chosen), detect(detector, image, "a", chosen, proposals="averaged"))
+
+
+@pytest.mark.parametrize("way", WAYS, ids=str)
+def test_views_and_images_at_once_give_what_they_give_one_by_one(way: dict[str, Any]) -> None:
+    detector = build(categories=2).eval()
+    images = [noise(64, 96), noise(75, 101, 1), noise(64, 96, 2)]
+    chosen = Views((0, 1, 4), (1.0, 1.5)).all()
+    wanted = [detect(detector, image, name, chosen, **way) for image, name in zip(images, "abc", strict=True)]
+    assert min(map(len, wanted)) > 5
+    for memory in (1 << 30, 1 << 20):
+        found = detect_together(detector, images, "abc", chosen, **way, memory=memory, batch=5)
+        assert [one.image_id for one in found] == ["a", "b", "c"]
+        for one, other in zip(wanted, found, strict=True):
+            assert_same(one, other)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,7 +22,7 @@ from pipeline.masks.geometry import remove_overlaps
 from pipeline.masks.runs import Runs, area, from_dense, to_coco
 from pipeline.masks.text import from_text
 from pipeline.masks.windows import crop
-from pipeline.metrics.mean_precision import THRESHOLDS, mean_precision
+from pipeline.metrics.mean_precision import THRESHOLDS, counted, mean_precision
 from pipeline.metrics.sweep import Sweep, sweep
 
 SIZE = (4, 5)
@@ -75,6 +76,21 @@ def test_every_point_equals_scoring_what_it_keeps(
     found = sweep(*two, scores, areas, thresholds)
     assert found.totals.shape == (len(scores), len(areas))
     assert found.totals.tolist() == one_by_one(*two, found, thresholds)
+
+
+@given(images(), st.sampled_from(["mean_precision", "mean_precision_by_class", "f2"]), st.sampled_from([None, 1, 2]))
+@settings(LAW, max_examples=40)
+def test_a_grid_for_one_class_lets_the_others_be_and_serves_every_metric_of_counts(
+    two: tuple[list[Instances], list[Instances]], kind: Any, label: int | None
+) -> None:
+    truth, predicted = ([dataclasses.replace(i, labels=np.arange(len(i)) % 2 + 1) for i in side] for side in two)
+    found = sweep(truth, predicted, [0.2, 0.6], [1, 8], kind=kind, label=label)
+    for s, a in np.ndindex(2, 2):
+        strict = [(i.scores >= found.scores[s]) & (area(i.runs) >= found.areas[a]) for i in predicted]
+        free = [i.labels != (i.labels if label is None else label) for i in predicted]
+        point = [i.select(kept | other) for i, kept, other in zip(predicted, strict, free, strict=True)]
+        wanted = counted(kind, truth, point, THRESHOLDS, {}).per_image
+        np.testing.assert_allclose(found.per_image[s, a], wanted, atol=1e-12)
 
 
 def detections(count: int, seed: int) -> Detections:

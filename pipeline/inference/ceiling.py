@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pipeline.competition import Overlap
 from pipeline.inference.paste import paste
 from pipeline.inference.postprocess import Rules, decide
+from pipeline.inference.rules import of_labels
 from pipeline.inference.tiles import tile_boxes
 from pipeline.instances import Alignment, Detections, Instances
 from pipeline.masks.geometry import remove_overlaps
@@ -60,8 +61,8 @@ def ceilings(truth: Sequence[Instances], limits: Sequence[Limit]) -> Iterator[Ce
 def limits(rules: Rules, overlap: Overlap, alignment: Alignment, mask_size: int, cap: int) -> list[Limit]:
     """All limits, and last what the given settings make together.
 
-    rules: of post-processing. overlap: "forbidden" or "allowed", as the contest has it. alignment, mask_size, cap: of
-    the detector. An overlap rule is only counted where overlaps are forbidden.
+    rules: of post-processing, settled. overlap: "forbidden" or "allowed", as the contest has it. alignment, mask_size,
+    cap: of the detector. An overlap rule is only counted where overlaps are forbidden.
     """
     result = [Limit("truth as it is", "", lambda one: one)]
     if overlap == "forbidden":
@@ -120,8 +121,8 @@ def _of_runs(change: Callable[[Runs], Runs]) -> Callable[[Instances], Instances]
     return lambda image: _with(image, change(image.runs))
 
 
-def _large(least: int) -> Callable[[Instances], Instances]:
-    return lambda image: image.select(area(image.runs) >= least)
+def _large(least: int | tuple[int, ...]) -> Callable[[Instances], Instances]:
+    return lambda image: image.select(area(image.runs) >= of_labels(least, image.labels))
 
 
 def _tiled(side: int, shared: int) -> Callable[[Instances], Instances]:

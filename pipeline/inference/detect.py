@@ -1,38 +1,62 @@
-"""Detections of many images, one image at a time: memory does not grow with their number."""
+"""Detections of many images, few at a time: memory does not grow with their number."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from pipeline.data.dataset import as_tensor, read_image
+from pipeline.inference.maps import Mapper, detect_mapped
 from pipeline.inference.tiles import WHOLE, Tiles, detect_tiled
-from pipeline.inference.views import View
+from pipeline.inference.views import Views
 from pipeline.instances import Detections
-from pipeline.model.detector import Detector
+
+_TOGETHER = {"cuda": 8}  # images of equal size that are looked at at once; on a CPU more than one at once is slower
+_ONE = Views()
 
 
 def detect_images(
-    detector: Detector,
+    model: Any,
     root: Path,
     images: Sequence[Mapping[str, Any]],
     precision: str = "32-true",
-    views: Sequence[View] = (View(),),
+    views: Views = _ONE,
     tiles: Tiles = WHOLE,
+    together: int | None = None,
 ) -> Iterator[Detections]:
     """Detections of each image of a COCO dict's list, in its order.
 
-    root: the contest's folder. precision: "32-true", or "bf16-mixed" or "16-mixed" for autocast on the detector's
-    device. views: of each image, which have the same say. tiles: in which each is seen.
+    model: a `Detector` or a `Mapper`, in evaluation mode. root: the contest's folder. precision: "32-true", or
+    "bf16-mixed" or "16-mixed" for autocast on the model's device. views: of each image, which have the same say. tiles:
+    in which each is seen. together: how many images of equal size that follow one another are looked at at once, None
+    for what suits the device.
     """
     kind = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(precision)
-    device = next(detector.parameters()).device.type
-    for image in images:
-        pixels = as_tensor(read_image(root / image["file_name"]))
+    device = model.mean.device.type
+    at_once = 1 if isinstance(model, Mapper) or tiles.side else together or _TOGETHER.get(device, 1)
+    for group in _equal(images, at_once):
+        pixels = [as_tensor(read_image(root / image["file_name"])) for image in group]
         # Not round the yield: the caller's own work is none of autocast's.
         with torch.autocast(device, kind, enabled=kind is not None):
-            found = detect_tiled(detector, pixels, image["name"], views, tiles)
-        yield found
+            found = _look(model, pixels, [image["name"] for image in group], views, tiles)
+        yield from found
+
+
+def _look(model: Any, pixels: list[Tensor], names: list[str], views: Views, tiles: Tiles) -> list[Detections]:
+    if isinstance(model, Mapper):
+        return [detect_mapped(model, pixels[0], names[0], views.all(), tiles)]
+    if tiles.side:
+        return [detect_tiled(model, pixels[0], names[0], views, tiles)]
+    return views.detect(model, pixels, names)
+
+
+def _equal(images: Sequence[Mapping[str, Any]], most: int) -> Iterator[list[Mapping[str, Any]]]:
+    """Images in their order, at most so many at once, all of one size."""
+    for _, run in groupby(images, lambda image: (image["height"], image["width"])):
+        own = list(run)
+        yield from (own[first : first + most] for first in range(0, len(own), most))

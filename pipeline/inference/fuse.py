@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.inference.overlap import Pairs, box_pairs, mask_pairs
 from pipeline.instances import Detections
 
 Int = NDArray[np.int64]
@@ -17,19 +18,24 @@ Float = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Fusion:
-    """Detections whose boxes agree become one; its score is the weighted mean over all models.
+    """Detections that overlap become one.
 
-    A model that does not see an object counts with score 0, so what only one of k models sees keeps a k-th of its
-    score. iou: of two boxes from which on they count as one object, 0 to 1.
+    iou: of two detections from which on they count as one object, above 0, at most 1.
     method: "mean" averages boxes and masks, each counting by its score (weighted boxes fusion, Solovyev et al. 2021,
-    arXiv:1910.13302); "best" takes those of the highest score (non-maximum suppression, but for the score).
+    arXiv:1910.13302); "best" takes those of the highest score (non-maximum suppression); "union" the box and the mask
+    that hold all of them (non-maximum merging).
     per_class: whether detections of different classes stay apart; if not, the class with the most score wins.
+    overlap: whether IoU is that of the boxes, or of the masks in the image, above probability .5.
+    agreement: whether the score is the weighted mean over all models, so that what only one of k models sees keeps a
+    k-th of its score; if not, over those that see the object ("mean") or the highest ("best", "union").
     Raises ValueError for an iou that is no share.
     """
 
     iou: float
-    method: Literal["mean", "best"] = "mean"
+    method: Literal["mean", "best", "union"] = "mean"
     per_class: bool = True
+    overlap: Literal["boxes", "masks"] = "boxes"
+    agreement: bool = True
 
     def __post_init__(self) -> None:
         if not 0 < self.iou <= 1:
@@ -38,57 +44,89 @@ class Fusion:
     def fuse(self, models: Sequence[Detections], weights: Sequence[float] | None = None) -> Detections:
         """One image's detections of every model as one, by falling score; weights: of the models, null for equal ones.
 
-        The order of the models does not matter, beyond rounding. Raises ValueError where there is no model, where the
-        models speak of different images, mask sizes or alignments, and for weights that are not one above 0 for each.
+        A model never merges two detections of its own: it has decided already that they are two objects. The order of
+        the models does not matter, beyond rounding. Masks get the size of the largest of any model. Raises ValueError
+        where there is no model, where the models speak of different images or alignments, and for weights that are not
+        one above 0 for each.
         """
         own = _weights(models, weights)
         _check(models)
+        models = _of_one_size(models)
         if len(models) == 1 or not any(len(model) for model in models):
             return models[0]
         stacked, source = _stack(models)
-        group = _groups(stacked, source, self.iou, self.per_class)
+        pairs = mask_pairs(stacked) if self.overlap == "masks" else box_pairs(stacked.boxes)
+        group = _groups(stacked.labels if self.per_class else np.zeros_like(stacked.labels), source, pairs, self.iou)
         share = own[source] * stacked.scores  # of each detection in its object
-        count = int(group.max()) + 1
-        scores = np.bincount(group, share, count) / own.sum()
-        first = np.unique(group, return_index=True)[1]  # the surest of each group
-        mean = _averaged(stacked, group, share, count) if self.method == "mean" else stacked.select(first)
-        fused = replace(mean, scores=scores.astype(np.float32), labels=_labels(stacked.labels, group, share))
+        objects = self._objects(stacked, group, share)
+        scores = self._scores(stacked.scores, group, own[source], own.sum())
+        fused = replace(objects, scores=scores.astype(np.float32), labels=_labels(stacked.labels, group, share))
         return fused.select(np.argsort(-fused.scores, kind="stable"))
 
+    def _objects(self, stacked: Detections, group: Int, share: Float) -> Detections:
+        if self.method == "best":
+            return stacked.select(np.unique(group, return_index=True)[1])  # the surest of each group
+        return _averaged(stacked, group, share) if self.method == "mean" else _united(stacked, group)
 
-def reframed(masks: Float, boxes: Float, frames: Float) -> Float:
+    def _scores(self, scores: Float, group: Int, weight: Float, every: float) -> Float:
+        total = np.bincount(group, weight * scores)
+        if self.agreement:
+            return np.asarray(total / every)
+        if self.method == "mean":
+            return np.asarray(total / np.bincount(group, weight))
+        return scores[np.unique(group, return_index=True)[1]]
+
+
+def reframed(masks: Float, boxes: Float, frames: Float, side: int | None = None) -> Float:
     """What masks (N, M, M) in the frames of boxes (N, 4) look like in other frames, (N, 4), half-open xyxy.
 
     Linear between the centres of bins, constant from the outermost ones to the box's sides, 0 beyond the box.
+    side: bins per side of the result, None for M.
     """
     bins = masks.shape[-1]
-    across = _looked_up(boxes[:, 0], boxes[:, 2], frames[:, 0], frames[:, 2], bins)
-    down = _looked_up(boxes[:, 1], boxes[:, 3], frames[:, 1], frames[:, 3], bins)
+    across = _looked_up(boxes[:, 0], boxes[:, 2], frames[:, 0], frames[:, 2], bins, side or bins)
+    down = _looked_up(boxes[:, 1], boxes[:, 3], frames[:, 1], frames[:, 3], bins, side or bins)
     return np.asarray(down @ masks @ across.transpose(0, 2, 1), np.float32)
 
 
-def _looked_up(low: Float, high: Float, other_low: Float, other_high: Float, bins: int) -> Float:
-    """Weights (N, bins, bins) of the bins of low..high for each bin of other_low..other_high."""
-    centre = other_low[:, None] + (np.arange(bins) + 0.5) / bins * (other_high - other_low)[:, None]
+def _looked_up(low: Float, high: Float, other_low: Float, other_high: Float, bins: int, side: int) -> Float:
+    """Weights (N, side, bins) of the bins of low..high for each of the `side` bins of other_low..other_high."""
+    centre = other_low[:, None] + (np.arange(side) + 0.5) / side * (other_high - other_low)[:, None]
     place = (centre - low[:, None]) / np.maximum(high - low, 1e-6)[:, None] * bins
     inside = (place >= 0) & (place <= bins)
     hat = 1 - np.abs(np.clip(place - 0.5, 0, bins - 1)[:, :, None] - np.arange(bins))
     return np.asarray(np.maximum(hat, 0) * inside[:, :, None], np.float32)
 
 
-def _averaged(stacked: Detections, group: Int, share: Float, count: int) -> Detections:
+def _averaged(stacked: Detections, group: Int, share: Float) -> Detections:
     """The mean box of each group, and the mean mask in it; shares count."""
-    total = np.bincount(group, share, count)
+    total = np.bincount(group, share)
     weight = (share / np.where(total > 0, total, 1)[group])[:, None]
-    order = np.argsort(group, kind="stable")
-    starts = np.searchsorted(group[order], np.arange(count))
+    order, starts = _members(group)
     boxes = np.add.reduceat((weight * stacked.boxes)[order], starts).astype(np.float32)
     masks = reframed(stacked.masks, stacked.boxes, boxes[group]) * weight[:, :, None]
-    mean = np.add.reduceat(masks[order], starts).clip(0, 1).astype(np.float32)
-    return Detections(
-        stacked.image_id, stacked.size, boxes, np.zeros(count, np.float32), np.zeros(count, np.int64), mean,
-        stacked.alignment,
-    )  # fmt: skip
+    return _unscored(stacked, boxes, np.add.reduceat(masks[order], starts).clip(0, 1))
+
+
+def _united(stacked: Detections, group: Int) -> Detections:
+    """The box that holds all boxes of each group, and in it of each bin the highest probability."""
+    order, starts = _members(group)
+    own = stacked.boxes[order]
+    boxes = np.concatenate([np.minimum.reduceat(own[:, :2], starts), np.maximum.reduceat(own[:, 2:], starts)], 1)
+    masks = reframed(stacked.masks, stacked.boxes, boxes[group])
+    return _unscored(stacked, boxes, np.maximum.reduceat(masks[order], starts).clip(0, 1))
+
+
+def _members(group: Int) -> tuple[Int, Int]:
+    """The detections group by group, and where each group begins among them."""
+    order = np.argsort(group, kind="stable")
+    return order, np.searchsorted(group[order], np.arange(int(group.max()) + 1))
+
+
+def _unscored(stacked: Detections, boxes: Float, masks: Float) -> Detections:
+    scores, labels = np.zeros(len(boxes), np.float32), np.zeros(len(boxes), np.int64)
+    shape = (boxes.astype(np.float32), scores, labels, masks.astype(np.float32))
+    return Detections(stacked.image_id, stacked.size, *shape, stacked.alignment)
 
 
 def _labels(labels: Int, group: Int, share: Float) -> Int:
@@ -108,9 +146,17 @@ def _weights(models: Sequence[Detections], weights: Sequence[float] | None) -> F
 def _check(models: Sequence[Detections]) -> None:
     if not models:
         raise ValueError("no detections to fuse")
-    kinds = {(m.image_id, m.size, m.masks.shape[-1], m.alignment) for m in models}
+    kinds = {(m.image_id, m.size, m.alignment) for m in models}
     if len(kinds) > 1:
-        raise ValueError(f"detections of different images, mask sizes or alignments cannot be fused: {sorted(kinds)}")
+        raise ValueError(f"detections of different images or alignments cannot be fused: {sorted(kinds)}")
+
+
+def _of_one_size(models: Sequence[Detections]) -> list[Detections]:
+    """The models with the masks of all resampled, in their boxes, to the largest M."""
+    side = max(m.masks.shape[-1] for m in models)
+    return [
+        m if m.masks.shape[-1] == side else replace(m, masks=reframed(m.masks, m.boxes, m.boxes, side)) for m in models
+    ]
 
 
 def _stack(models: Sequence[Detections]) -> tuple[Detections, Int]:
@@ -124,33 +170,24 @@ def _stack(models: Sequence[Detections]) -> tuple[Detections, Int]:
     return stacked.select(order), source[order]
 
 
-def _groups(stacked: Detections, source: Int, iou: float, per_class: bool) -> Int:
-    """The group of each detection, int64 (N,): the best overlapping leader (of its class) without one of its model.
+def _groups(labels: Int, source: Int, pairs: Pairs, iou: float) -> Int:
+    """The group of each detection, int64 (N,): the best overlapping leader (of its label) without one of its model.
 
-    A model never merges two detections of its own: it has decided already that they are two objects.
+    Detections by falling score; pairs: of those that overlap, as `box_pairs` gives them.
     """
-    overlap = box_iou(stacked.boxes, stacked.boxes)
-    if per_class:
-        overlap[stacked.labels[:, None] != stacked.labels[None, :]] = 0
-    group, leaders = np.full(len(stacked), -1, np.int64), np.zeros(len(stacked), np.int64)
-    seen = np.zeros((len(stacked), int(source.max()) + 1), bool)
-    count = 0
-    for i in range(len(stacked)):
-        free = np.where(seen[:count, source[i]], 0, overlap[i, leaders[:count]])
-        best = int(free.argmax()) if count else 0
-        if not count or free[best] < iou:
-            best, leaders[count], count = count, i, count + 1
-        group[i] = best
-        seen[best, source[i]] = True
-    return group
-
-
-def box_iou(a: Float, b: Float) -> Float:
-    """Intersection over union of boxes (Na, 4) and (Nb, 4), half-open xyxy, float32 (Na, Nb)."""
-    low = np.maximum(a[:, None, :2], b[None, :, :2])
-    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    common = np.clip(high - low, 0, None).prod(2)
-    area_a, area_b = ((box[:, 2:] - box[:, :2]).prod(1) for box in (a, b))
-    union = area_a[:, None] + area_b[None, :] - common
-    ratio: Float = common / np.maximum(union, np.float32(1e-9))
-    return ratio
+    i, j, overlap = pairs
+    close = (overlap >= np.float32(iou)) & (labels[i] == labels[j]) & (source[i] != source[j])
+    i, j, overlap = i[close], j[close], overlap[close]
+    order = np.lexsort((j, -overlap, i))  # of equal overlaps the surest leader first
+    bounds = np.searchsorted(i[order], np.arange(len(labels) + 1)).tolist()
+    stronger, model = j[order].tolist(), source.tolist()
+    group, leads, members = [-1] * len(labels), [False] * len(labels), list[set[int]]()
+    for k in range(len(labels)):
+        rivals = (group[at] for at in stronger[bounds[k] : bounds[k + 1]] if leads[at])
+        best = next((own for own in rivals if model[k] not in members[own]), len(members))
+        if best == len(members):
+            leads[k] = True
+            members.append(set())
+        group[k] = best
+        members[best].add(model[k])
+    return np.array(group, np.int64)

@@ -1,63 +1,53 @@
-"""From soft detections to decided instances: the one way from `Detections` to `Instances`, none leads back."""
+"""From soft detections to decided instances: the one way from `Detections` to `Instances`, none leads back.
+
+Each step is a function of the working state, the rules and the contest's word on overlaps, and returns a new state.
+`Rules.steps` names them in order. A step that one contest needs is a function more in `STEPS`, and its name in
+`pipeline.inference.rules`.
+
+vote: every instance gets the class that has the most score in the image. rescore: a score is multiplied by the mean
+probability of its mask. score: drops what is below the score threshold. mask: makes the masks. holes, parts: puts a
+mask's shape right. nms: drops second answers for one object. overlaps: gives each disputed pixel to one instance.
+min_area: drops what is too small.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.competition import Competition, Overlap
+from pipeline.competition import Overlap
 from pipeline.inference.paste import paste
+from pipeline.inference.rules import Name, Rules, of_labels
 from pipeline.instances import Detections, Instances
-from pipeline.masks.geometry import nms, share_out
-from pipeline.masks.runs import Runs, area, concatenate
+from pipeline.masks import geometry
+from pipeline.masks.runs import Runs, area, concatenate, empty
 from pipeline.masks.shape import fill_holes, largest_part
 
+__all__ = ["STEPS", "Rules", "State", "Step", "apply", "decide", "finish", "start"]
+
 Int = NDArray[np.int64]
+Bool = NDArray[np.bool_]
 
 
-@dataclass(frozen=True)
-class Rules:
-    """What becomes an instance.
+@dataclass(frozen=True, eq=False)
+class State:
+    """An image between two steps.
 
-    score: detections below it are dropped, 0 to 1; null: what the contest's metric wants, see `settled`.
-    mask: probability above which a pixel belongs, 0 to 1.
-    min_area: smallest instance in pixels, after overlaps are removed. min_share: an instance to which those before it
-    leave a smaller share of its mask than this, 0 to 1, is dropped; most such leftovers are second answers for one
-    object, of another class or with a box too different for the detector's NMS.
-    order: who comes before whom where masks overlap: the higher score, the smaller or the larger mask. Among equals
-    it is the higher score.
-    holes: whether holes of a mask are filled. parts: whether a mask keeps all its parts or only the largest.
-    nms: IoU of two masks, 0 to 1, above which the one of lower score is dropped, of whatever class; null drops none.
-    Raises ValueError for a number out of its range.
+    found: its detections by falling score. runs: their masks in the image, as many; without a pixel before `mask`.
     """
 
-    score: float | None
-    mask: float
-    min_area: int
-    min_share: float
-    order: Literal["score", "small_first", "large_first"] = "score"
-    holes: Literal["keep", "fill"] = "keep"
-    parts: Literal["all", "largest"] = "all"
-    nms: float | None = None
+    found: Detections
+    runs: Runs
 
-    def __post_init__(self) -> None:
-        for name in ("score", "mask", "min_share", "nms"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value <= 1:
-                raise ValueError(f"{name}: wanted a number from 0 to 1, got {value}")
-        if self.min_area < 0:
-            raise ValueError(f"min_area: wanted 0 pixels or more, got {self.min_area}")
+    def select(self, keep: Bool) -> State:
+        """What is to be kept, bool (N,)."""
+        return self if keep.all() else State(self.found.select(keep), self.runs.select(keep))
 
-    def settled(self, competition: Competition) -> Rules:
-        """The same with a score threshold.
 
-        Where it is null: 0.5 where a false alarm costs as much as a miss; 0 where the metric ranks instances by score,
-        since what comes last cannot spoil what came before.
-        """
-        return self if self.score is not None else replace(self, score=0.0 if competition.ranked else 0.5)
+Step = Callable[[State, Rules, Overlap], State]
 
 
 def decide(detections: Detections, rules: Rules, overlap: Overlap) -> Instances:
@@ -66,47 +56,150 @@ def decide(detections: Detections, rules: Rules, overlap: Overlap) -> Instances:
     rules: settled ones. overlap: "forbidden" gives each pixel to one instance, the first in `rules.order` that holds
     it; "within_class" to one of each class; "allowed" leaves masks as they are.
 
-    In this sequence: score threshold, mask threshold, holes, parts, NMS, overlaps with min_share, parts again,
-    min_area.
-    The shape of a mask is put right first, for its own sake: NMS and min_share then compare what would be submitted.
-    Where overlaps are removed a mask may fall apart once more. A hole that another instance made stays, and what is
-    dropped after the overlaps are removed goes to no one.
-    As long as the order is by score, whatever is said of an instance depends on those of higher score alone: a higher
-    score threshold or min_area gives some of the same instances, unchanged. `pipeline.metrics.sweep` rests on that.
+    In the standard order the shape of a mask is put right before masks meet: NMS and min_share then compare what would
+    be submitted. Where overlaps are removed a mask may fall apart once more. A hole that another instance made stays,
+    and what is dropped after the overlaps are removed goes to no one. An instance without a pixel is never one.
+    Raises ValueError for rules that are not settled.
     """
+    return finish(apply(start(detections), rules.steps, rules, overlap))
+
+
+def finish(state: State) -> Instances:
+    """The instances after the last step: those with a pixel."""
+    state = state.select(area(state.runs) > 0)
+    return Instances.of_runs(state.found.image_id, state.runs, state.found.scores, state.found.labels)
+
+
+def start(detections: Detections) -> State:
+    """The state before the first step; of equal scores the order of the detections holds."""
+    ordered = detections.select(np.argsort(-detections.scores, kind="stable"))
+    return State(ordered, empty(len(ordered), detections.size))
+
+
+def apply(state: State, steps: tuple[Name, ...], rules: Rules, overlap: Overlap) -> State:
+    """The state after some steps."""
     if rules.score is None:
         raise ValueError("score: wanted a number from 0 to 1, got null; Rules.settled gives the contest's")
-    sure = detections.select(detections.scores >= rules.score)
-    sure = sure.select(np.argsort(-sure.scores, kind="stable"))
-    runs = paste(sure, rules.mask)
-    runs = fill_holes(runs) if rules.holes == "fill" else runs
-    runs = largest_part(runs) if rules.parts == "largest" else runs
-    if rules.nms is not None:
-        kept = nms(runs, sure.scores, rules.nms)
-        sure, runs = sure.select(kept), runs.select(kept)
-    if overlap != "allowed":
-        kept, runs = _share_out_each(runs, sure.labels, rules) if overlap == "within_class" else _share_out(runs, rules)
-        sure = sure.select(kept)
-        runs = largest_part(runs) if rules.parts == "largest" else runs
-    keep = np.flatnonzero(area(runs) >= max(rules.min_area, 1))
-    return Instances.of_runs(sure.image_id, runs.select(keep), sure.scores[keep], sure.labels[keep])
+    mappings = [name for name, value in vars(rules).items() if isinstance(value, Mapping)]
+    if mappings:
+        raise ValueError(f"{', '.join(mappings)}: wanted a number of each label, got names; Rules.settled gives these")
+    for name in steps:
+        state = STEPS[name](state, rules, overlap)
+    return state
+
+
+# Before the masks are made ------------------------------------------------------------------------------------------
+
+
+def vote(state: State, rules: Rules, overlap: Overlap) -> State:
+    """Every instance gets the class whose scores add up to most; of equals the first. For images of one class each."""
+    labels = state.found.labels
+    if not len(labels):
+        return state
+    most = np.bincount(labels, weights=state.found.scores).argmax()
+    return replace(state, found=replace(state.found, labels=np.full_like(labels, most)))
+
+
+def rescore(state: State, rules: Rules, overlap: Overlap) -> State:
+    """Scores times the mean probability of their masks' foreground: the bins above the mask threshold; 0 without one.
+
+    A box's score says nothing of its mask (Huang et al., Mask Scoring R-CNN, arXiv:1903.00241). The mean probability
+    is what SOLO multiplies its scores with and calls maskness (Wang et al., arXiv:2106.15947).
+    """
+    found = state.found
+    inside = found.masks > of_labels(rules.mask, found.labels).astype(np.float32)[:, None, None]
+    count = inside.sum((1, 2))
+    mean = np.where(inside, found.masks, 0).sum((1, 2)) / np.maximum(count, 1)
+    rescored = replace(found, scores=(found.scores * mean).astype(np.float32))
+    return State(start(rescored).found, state.runs)
+
+
+def least_score(state: State, rules: Rules, overlap: Overlap) -> State:
+    """Without the detections below the score threshold, which is compared as float32, as the scores are."""
+    return state.select(state.found.scores >= of_labels(rules.score, state.found.labels).astype(np.float32))
+
+
+def threshold(state: State, rules: Rules, overlap: Overlap) -> State:
+    """The masks: each pixel whose probability is above the mask threshold."""
+    found, levels = state.found, of_labels(rules.mask, state.found.labels)
+    own = [np.flatnonzero(levels == level) for level in np.unique(levels)]
+    parts = [paste(found.select(index), float(levels[index[0]])) for index in own] if len(own) > 1 else []
+    if not parts:
+        return State(found, paste(found, float(levels[0]) if len(levels) else 0.5))
+    return State(found, concatenate(parts, found.size).select(np.argsort(np.concatenate(own))))
+
+
+# After that ---------------------------------------------------------------------------------------------------------
+
+
+def holes(state: State, rules: Rules, overlap: Overlap) -> State:
+    """Masks without holes, where the rules say so."""
+    return replace(state, runs=fill_holes(state.runs)) if rules.holes == "fill" else state
+
+
+def parts(state: State, rules: Rules, overlap: Overlap) -> State:
+    """Of each mask the largest part, where the rules say so."""
+    return replace(state, runs=largest_part(state.runs)) if rules.parts == "largest" else state
+
+
+def nms(state: State, rules: Rules, overlap: Overlap) -> State:
+    """Without the masks too much like one of higher score, of whatever class."""
+    if rules.nms is None:
+        return state
+    limits = of_labels(rules.nms, state.found.labels) if isinstance(rules.nms, tuple) else rules.nms
+    return state.select(_chosen(geometry.nms(state.runs, state.found.scores, limits), len(state.runs)))
+
+
+def overlaps(state: State, rules: Rules, overlap: Overlap) -> State:
+    """Masks apart, as the contest wants them, without those of which too small a share is left."""
+    if overlap == "allowed":
+        return state
+    if overlap == "within_class":
+        kept, runs = _share_out_each(state.runs, state.found.labels, rules)
+    else:
+        kept, runs = _share_out(state.runs, rules)
+    return State(state.select(_chosen(kept, len(state.runs))).found, runs)
+
+
+def least_area(state: State, rules: Rules, overlap: Overlap) -> State:
+    """Without the masks of fewer pixels than min_area."""
+    return state.select(area(state.runs) >= of_labels(rules.min_area, state.found.labels))
+
+
+STEPS: Mapping[Name, Step] = {
+    "vote": vote,
+    "rescore": rescore,
+    "score": least_score,
+    "mask": threshold,
+    "holes": holes,
+    "parts": parts,
+    "nms": nms,
+    "overlaps": overlaps,
+    "min_area": least_area,
+}
+
+
+def _chosen(kept: Int, count: int) -> Bool:
+    result = np.zeros(count, bool)
+    result[kept] = True
+    return result
 
 
 def _share_out_each(runs: Runs, labels: Int, rules: Rules) -> tuple[Int, Runs]:
     """`_share_out` among the masks of each class by itself."""
     own = [np.flatnonzero(labels == label) for label in np.unique(labels)]
-    parts = [_share_out(runs.select(index), rules) for index in own]
-    kept = np.concatenate([np.zeros(0, np.int64), *(index[k] for index, (k, _) in zip(own, parts, strict=True))])
+    shared = [_share_out(runs.select(index), rules) for index in own]
+    kept = np.concatenate([np.zeros(0, np.int64), *(index[k] for index, (k, _) in zip(own, shared, strict=True))])
     order = np.argsort(kept)
-    return kept[order], concatenate([shared for _, shared in parts], runs.size).select(order)
+    return kept[order], concatenate([rest for _, rest in shared], runs.size).select(order)
 
 
 def _share_out(runs: Runs, rules: Rules) -> tuple[Int, Runs]:
     """Indices, rising, of the masks that stay, and what they keep; masks come by falling score."""
     if rules.order == "score":
-        return share_out(runs, rules.min_share)
+        return geometry.share_out(runs, rules.min_share)
     areas = area(runs)
     order = np.argsort(areas if rules.order == "small_first" else -areas, kind="stable")
-    kept, shared = share_out(runs.select(order), rules.min_share)
+    kept, shared = geometry.share_out(runs.select(order), rules.min_share)
     back = np.argsort(order[kept])
     return order[kept][back], shared.select(back)

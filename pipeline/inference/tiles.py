@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.ops import batched_nms
 
-from pipeline.inference.views import View, detect
+from pipeline.inference.views import Views
 from pipeline.instances import Detections
 from pipeline.model.detector import Detector
 
@@ -52,14 +52,14 @@ def tile_boxes(size: tuple[int, int], side: int, shared: int) -> Int:
     return np.concatenate([corner, np.minimum(corner + side, [size[1], size[0]])], 1)
 
 
-def detect_tiled(detector: Detector, image: Tensor, image_id: str, views: Sequence[View], tiles: Tiles) -> Detections:
-    """Detections of one image, uint8 (3, H, W), each tile seen in all views; as `detect` where one tile holds it."""
+def detect_tiled(detector: Detector, image: Tensor, image_id: str, views: Views, tiles: Tiles) -> Detections:
+    """Detections of one image, uint8 (3, H, W), each tile seen in all views; as without tiles where one holds it."""
     size = (image.shape[-2], image.shape[-1])
     boxes = tiles.boxes(size)
     if len(boxes) == 1:
-        return detect(detector, image, image_id, views)
+        return views.detect(detector, [image], [image_id])[0]
     parts = [
-        _moved(detect(detector, image[:, y0:y1, x0:x1], image_id, views), (x0, y0), size)
+        _moved(views.detect(detector, [image[:, y0:y1, x0:x1]], [image_id])[0], (x0, y0), size)
         for x0, y0, x1, y1 in boxes.tolist()
     ]
     return merge(parts, boxes, detector.spec.nms, detector.roi_heads.detections_per_img * len(parts))

@@ -1,8 +1,9 @@
 """The metric at every point of a grid of score thresholds and minimum areas, from one comparison of the masks.
 
 That no point has to be decided and compared anew needs instances of which a stricter point keeps some, unchanged.
-`pipeline.inference.postprocess.decide` gives such instances where it removes overlaps by score, for any min_share, NMS,
-holes and parts, or where overlaps are allowed: decide once at the lowest score threshold and min_area of the grid.
+`pipeline.inference.rules.Rules.nested` says whether `decide` gives such instances, as it does in the standard order of
+steps where overlaps are removed by score or allowed, for any min_share, NMS, holes and parts: decide once at the lowest
+score threshold and min_area of the grid.
 With the smaller or larger mask first it does not: who is dropped then gives pixels to others of higher score.
 """
 
@@ -17,7 +18,16 @@ from numpy.typing import NDArray
 
 from pipeline.instances import Instances
 from pipeline.masks.runs import area
-from pipeline.metrics.mean_precision import THRESHOLDS, Overlaps, candidates, count_hits, overlaps, precision
+from pipeline.metrics.mean_precision import (
+    THRESHOLDS,
+    Kind,
+    Overlaps,
+    candidates,
+    count_hits,
+    f2,
+    overlaps,
+    precision,
+)
 from pipeline.metrics.pairing import paired
 
 Int = NDArray[np.int64]
@@ -52,17 +62,22 @@ def sweep(
     scores: Sequence[float],
     areas: Sequence[int],
     thresholds: Sequence[int] = THRESHOLDS,
+    kind: Kind = "mean_precision",
+    label: int | None = None,
 ) -> Sweep:
-    """The total of `mean_precision` for the predictions with at least each score and area, to the last bit.
+    """The total of a metric of `mean_precision` for the predictions with at least each score and area, to the last bit.
 
     scores: thresholds, 0 to 1, rising, compared as float32 like the instances' own. areas: pixels, rising.
-    thresholds: integer hundredths of IoU. Truth and predictions may overlap themselves.
+    thresholds: integer hundredths of IoU. kind: which metric. label: the category that the grid is for, whose
+    predictions alone have to be so sure and so large; null: all.
+    Truth and predictions may overlap themselves.
     Raises ValueError for a grid that does not rise, and what `mean_precision` raises.
     """
     score_grid = _rising("scores", np.asarray(scores, np.float32))
     area_grid = _rising("areas", np.asarray(areas, np.int64))
     images = [
-        _image(target, guess, score_grid, area_grid, thresholds) for target, guess in paired(truth, predicted).values()
+        _image(target, guess, score_grid, area_grid, thresholds, kind, label)
+        for target, guess in paired(truth, predicted).values()
     ]
     # The images come last, side by side in memory: so the mean adds them in the order in which mean_precision does.
     per_image = np.stack(images, axis=-1)
@@ -70,13 +85,23 @@ def sweep(
 
 
 def _image(
-    truth: Instances, predicted: Instances, scores: NDArray[np.float32], areas: Int, thresholds: Sequence[int]
+    truth: Instances,
+    predicted: Instances,
+    scores: NDArray[np.float32],
+    areas: Int,
+    thresholds: Sequence[int],
+    kind: Kind,
+    label: int | None,
 ) -> Float:
     """The score of one image at every point, float64 (S, A)."""
     pairs = overlaps(truth, predicted)
+    if kind == "mean_precision_by_class":  # as in `mean_precision.counted`
+        pairs = pairs.select(truth.labels[pairs.truth] == predicted.labels[pairs.predicted])
     near, hit = candidates(pairs, thresholds)
-    # How many points of each grid hold a prediction: the first so many.
-    held = np.searchsorted(scores, predicted.scores, "right"), np.searchsorted(areas, area(predicted.runs), "right")
+    # How many points of each grid hold a prediction: the first so many; all, where the grid is not for its class.
+    other = np.zeros(len(predicted), bool) if label is None else predicted.labels != label
+    places = (scores, predicted.scores), (areas, area(predicted.runs))
+    held = tuple(np.where(other, len(grid), np.searchsorted(grid, values, "right")) for grid, values in places)
     shared = _disputed(near)
     # A prediction whose truths no other wants is a hit wherever one of them is near enough, whatever else is kept.
     counted = np.zeros((len(thresholds) + 1, len(predicted)), bool)
@@ -90,7 +115,8 @@ def _image(
         tp += _matched(
             pairs.restrict(np.ones(len(truth), bool), shared), [one[shared] for one in held], tp.shape, thresholds
         )
-    result: Float = precision(tp, total - tp, len(truth) - tp).mean(axis=-1)
+    ratio = f2 if kind == "f2" else precision
+    result: Float = ratio(tp, total - tp, len(truth) - tp).mean(axis=-1)
     return result
 
 

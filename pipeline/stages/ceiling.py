@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 from pipeline import plots
 from pipeline.competition import Competition
@@ -10,7 +11,7 @@ from pipeline.data import coco as annotations
 from pipeline.files import Paths, atomic, read_coco, read_json, write_json
 from pipeline.inference.ceiling import Ceiling, ceilings, limits
 from pipeline.inference.postprocess import Rules
-from pipeline.model.detector import MaskRCNN
+from pipeline.model.families import Description
 from pipeline.progress import track
 
 log = logging.getLogger(__name__)
@@ -20,7 +21,7 @@ def ceiling(
     *,
     competition: Competition,
     paths: Paths,
-    model: MaskRCNN,
+    model: Description,
     postprocess: Rules,
     quiet: bool,
 ) -> None:
@@ -30,8 +31,9 @@ def ceiling(
     each limit leaves, and writes ceiling.json and ceiling.png in paths.output.
     """
     truth = annotations.truth(read_coco(paths.annotations))
-    sized = model.sized(read_json(paths.statistics, "convert"))
-    chosen = limits(postprocess, competition.overlap, sized.alignment, sized.mask_size, sized.detections or 0)
+    sized: Any = model.sized(read_json(paths.statistics, "convert"))
+    rules = postprocess.settled(competition)
+    chosen = limits(rules, competition.overlap, sized.alignment, sized.mask_size, sized.detections or 0)
     found = list(track(ceilings(truth, chosen), len(chosen), "ceilings", "limit", quiet))
     write_json(paths.output / "ceiling.json", [vars(one) for one in found], indent=1)
     labels = [f"{one.factor} {one.choice}".strip() for one in found]

@@ -21,7 +21,7 @@ def ensemble(
     run: str,
     runs: tuple[str, ...] | None,
     weights: tuple[float, ...] | None,
-    fold: int | None,
+    fold: int | Literal["all"] | None,
     split: Literal["validation", "test"] | None,
     fuse: Fusion,
     overwrite: bool,
@@ -37,6 +37,8 @@ def ensemble(
         raise ConfigError(f"weights: wanted one for each of {len(sources)} runs, got {list(weights)}")
     own = dict(zip(sources, weights or [1.0] * len(sources), strict=True))
     for part in ("validation", "test") if split is None else (split,):
+        if fold == "all" and part == "validation":
+            continue  # a training on all images has none left
         files = {file: name for name in sources for file in _files(paths, name, fold, part)}
         step = Step(
             stamp=paths.run(run) / f".ensemble_{part}.json",
@@ -57,9 +59,10 @@ def ensemble(
         log.info("%s: %d images from %d files", part, len(by_image), len(files))
 
 
-def _files(paths: Paths, run: str, fold: int | None, part: str) -> list[Path]:
-    pattern = "fold[0-9]*" if fold is None else f"fold{fold}"
-    files = sorted(paths.run(run).glob(f"{pattern}/detections_{part}.npz"))
+def _files(paths: Paths, run: str, fold: int | str | None, part: str) -> list[Path]:
+    patterns = ("fold[0-9]*", "all") if fold is None else (paths.fold(run, fold).name,)
+    files = [file for pattern in patterns for file in sorted(paths.run(run).glob(f"{pattern}/detections_{part}.npz"))]
     if not files:
-        raise InputError(f"{paths.run(run)}: no detections_{part}.npz in {pattern}; the stage `predict` makes them")
+        where = " or ".join(patterns)
+        raise InputError(f"{paths.run(run)}: no detections_{part}.npz in {where}; the stage `predict` makes them")
     return files

@@ -13,7 +13,7 @@ from pipeline.competition import Competition
 from pipeline.errors import InputError
 from pipeline.files import Paths, read_coco, read_detections, write_instances
 from pipeline.inference.postprocess import Rules, decide
-from pipeline.record import Step, file_hash
+from pipeline.record import Step, describe, file_hash
 
 log = logging.getLogger(__name__)
 
@@ -31,10 +31,11 @@ def postprocess(
     """Decide instances: score and mask thresholds, removal of overlaps where the contest forbids them, minimum area.
 
     Reads runs/<run>/detections_<split>.npz, writes instances_<split>.json beside it, in COCO's results format.
-    tuned=true takes the thresholds of runs/<run>/tuned.yaml, which `tune` writes, instead of those given.
+    tuned=true takes the thresholds of runs/<run>/tuned.yaml, which `tune` writes, instead of those given; the steps and
+    what else is no threshold stay as given.
     """
-    rules = postprocess.settled(competition)
-    rules = _tuned(paths.run(run) / "tuned.yaml", rules) if tuned else rules
+    rules = _tuned(paths.run(run) / "tuned.yaml", postprocess) if tuned else postprocess
+    rules = rules.settled(competition)
     for part in ("validation", "test") if split is None else (split,):
         source = paths.run(run) / f"detections_{part}.npz"
         truth = paths.annotations if part == "validation" else paths.test
@@ -61,6 +62,14 @@ def _tuned(path: Path, rules: Rules) -> Rules:
     if not path.is_file():
         raise InputError(f"{path} does not exist; the stage `tune` makes it")
     try:
-        return replace(rules, **yaml.safe_load(path.read_text(encoding="utf-8"))["rules"])
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        result, chosen_with = replace(rules, **content["rules"]), dict(content.get("chosen_with", {}))
     except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path} holds no rules ({error}); run `tune` again") from error
+    now = describe(result)
+    other = [
+        f"{name} {chosen_with[name]}, now {now.get(name)}" for name in chosen_with if chosen_with[name] != now.get(name)
+    ]
+    if other:
+        log.warning("%s was chosen with other rules: %s; run `tune` again", path, "; ".join(other))
+    return result

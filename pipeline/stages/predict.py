@@ -6,16 +6,20 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch import nn
 
 from pipeline.data import coco as annotations
 from pipeline.errors import ConfigError, InputError
 from pipeline.files import Paths, join_detections, read_coco, read_folds, write_detections
+from pipeline.inference.budget import Pace, seconds
+from pipeline.inference.careful import Careful
 from pipeline.inference.detect import detect_images
+from pipeline.inference.ranks import gather
 from pipeline.inference.tiles import Tiles
 from pipeline.inference.views import Views
 from pipeline.instances import Detections
@@ -36,7 +40,7 @@ def predict(
     *,
     paths: Paths,
     run: str,
-    fold: int | None,
+    fold: int | Literal["all"] | None,
     split: Split | None,
     trainer: Trainer,
     views: Views,
@@ -44,6 +48,7 @@ def predict(
     overwrite: bool,
     quiet: bool,
     score_floor: float | None,
+    budget: str | None = None,
 ) -> None:
     """Detect instances with the weights of each fold: in its own validation images and in the test images.
 
@@ -51,33 +56,55 @@ def predict(
     the weights: boxes and soft masks in the boxes' frames, before any threshold but score_floor (null: the one the
     weights were trained with). A higher one saves the masks of detections below it, and a sweep cannot go below it. All
     `views` of an image have the same say in its boxes, classes and masks; large images may be seen in `tiles`. A
-    prediction that was killed goes on where it stopped; memory does not grow with the number of images.
+    prediction that was killed goes on where it stopped; memory does not grow with the number of images. With several
+    trainer.devices or trainer.nodes each process predicts a share of the images; the files are the same.
+    With a budget (8h, 90m) views, then models are dropped so as to finish within it, as `pipeline.inference.budget`
+    has it, and an image that cannot be read or held in memory is left blank with a warning.
     """
     if score_floor is not None and not 0 <= score_floor <= 1:
         raise ConfigError(f"score_floor: wanted 0 to 1, got {score_floor}")
     folds = read_folds(paths.folds)
+    ranks = gather(trainer.accelerator, trainer.devices, trainer.nodes)
     if trainer.threads is not None:
         torch.set_num_threads(trainer.threads)
-    for k in trained_folds(paths, run, fold):
-        for part in SPLITS if split is None else (split,):
-            images = _images(paths, folds, k, part)
-            step = _step(paths, run, k, part, images, trainer, views, tiles, score_floor)
-            if not overwrite and step.is_done():
-                log.info("%s is complete; overwrite=true predicts again", step.outputs[0])
-                continue
-            begin = time.monotonic()
-            parts = _parts(step, images, overwrite)
-            if not all(path.is_file() for path in parts):
-                detector, _ = load_detector(paths.fold(run, k) / "best.pt")
-                detector = ready(detector.to(_device(trainer)), score_floor)
-                kind = precision(trainer.precision, trainer.accelerator)
-                look = partial(detect_images, detector, paths.data, precision=kind, views=views.all(), tiles=tiles)
-                _detect(parts, look, f"fold {k}, {part}", quiet)
+    pace = None if budget is None else Pace(seconds(budget), time.monotonic)
+    known = trained_folds(paths, run, fold)
+    works = [(k, part, _images(paths, folds, k, part)) for k in known for part in _splits(k, split)]
+    for number, (k, part, images) in enumerate(works):
+        step = _step(paths, run, k, part, images, trainer, views, tiles, score_floor, budget)
+        later = tuple(len(some) for _, _, some in works[number + 1 :])
+        if pace and number and not ranks.agree(partial(pace.keeps, (len(images), *later))):
+            log.warning("fold %s, %s is dropped: the budget does not allow for it", k, part)
+            continue
+        begin = time.monotonic()
+        parts, missing = ranks.agree(partial(_begun, step, images, overwrite))
+        if not parts:
+            continue
+        others = set(missing).difference(ranks.share(missing))
+        own = {path: some for path, some in parts.items() if path not in others}
+        model = cache(partial(_model, paths.fold(run, k) / "best.pt", ranks.device, score_floor))
+        kind = precision(trainer.precision, trainer.accelerator)
+        look: Callable[[Images], Iterable[Detections]] = partial(_look, model, paths.data, kind, views, tiles)
+        if pace is not None:
+            left = sum(len(some) for path, some in own.items() if not path.is_file())
+            shared = tuple(-(-count // ranks.world) for count in later)  # this process has its share of each
+            look = Careful(model, paths.data, kind, views, tiles, pace, left, shared).look
+        ranks.together(partial(_detect, own, look, f"fold {k}, {part}", quiet or ranks.rank > 0))
+        if ranks.rank == 0:
             step.stamp.unlink(missing_ok=True)
             join_detections(step.outputs[0], list(parts))
             step.finish()
             shutil.rmtree(next(iter(parts)).parent)
-            log.info("fold %d, %s: %d images in %s", k, part, len(images), since(begin))
+            log.info("fold %s, %s: %d images in %s", k, part, len(images), since(begin))
+
+
+def _begun(step: Step, images: Images, overwrite: bool) -> tuple[dict[Path, Images], list[Path]]:
+    """See `_parts`, and which of them are missing; none where all is done."""
+    if not overwrite and step.is_done():
+        log.info("%s is complete; overwrite=true predicts again", step.outputs[0])
+        return {}, []
+    parts = _parts(step, images, overwrite)
+    return parts, [path for path in parts if not path.is_file()]
 
 
 def _parts(step: Step, images: Images, overwrite: bool) -> dict[Path, Images]:
@@ -108,16 +135,34 @@ def _detect(
             write_detections(path, found)
 
 
-def trained_folds(paths: Paths, run: str, fold: int | None) -> list[int]:
-    """The folds of a run that have weights: the given one, or all. Raises InputError where there are none."""
-    known = sorted(int(path.parent.name[4:]) for path in paths.run(run).glob("fold[0-9]*/best.pt"))
+def _model(weights: Path, device: torch.device, score_floor: float | None) -> nn.Module:
+    model, _ = load_detector(weights)
+    return ready(model.to(device), score_floor)
+
+
+def _look(
+    model: Callable[[], nn.Module], root: Path, kind: str, views: Views, tiles: Tiles, images: Images
+) -> Iterable[Detections]:
+    return detect_images(model(), root, images, kind, views, tiles)
+
+
+def trained_folds(paths: Paths, run: str, fold: int | str | None) -> list[int | str]:
+    """The folds of a run that have weights, "all" among them, or the given one. Raises InputError where none has."""
+    known: list[int | str] = sorted(int(p.parent.name[4:]) for p in paths.run(run).glob("fold[0-9]*/best.pt"))
+    known += ["all"] if (paths.fold(run, "all") / "best.pt").is_file() else []
     if not known or (fold is not None and fold not in known):
         which = "no fold" if not known else f"only the folds {known}"
         raise InputError(f"{paths.run(run)}: {which} of run={run} trained; the stage `train` makes best.pt")
     return known if fold is None else [fold]
 
 
-def _images(paths: Paths, folds: dict[str, int], fold: int, split: Split) -> Images:
+def _splits(fold: int | str, split: Split | None) -> tuple[Split, ...]:
+    """A training on all images has none left to validate."""
+    wanted = SPLITS if split is None else (split,)
+    return tuple(part for part in wanted if part == "test" or fold != "all")
+
+
+def _images(paths: Paths, folds: dict[str, int], fold: int | str, split: Split) -> Images:
     if split == "test":
         return list(read_coco(paths.test)["images"])
     images = annotations.by_name(read_coco(paths.annotations))
@@ -127,13 +172,14 @@ def _images(paths: Paths, folds: dict[str, int], fold: int, split: Split) -> Ima
 def _step(
     paths: Paths,
     run: str,
-    fold: int,
+    fold: int | str,
     split: Split,
     images: Images,
     trainer: Trainer,
     views: Views,
     tiles: Tiles,
     score_floor: float | None,
+    budget: str | None,
 ) -> Step:
     folder = paths.fold(run, fold)
     files: list[Path] = [paths.data / image["file_name"] for image in images]
@@ -146,11 +192,7 @@ def _step(
             "score_floor": score_floor,
             "views": views,
             "tiles": tiles,
+            **({"budget": budget} if budget is not None else {}),
         },
         inputs={"best.pt": file_hash(folder / "best.pt"), "images": folder_state(files)},
     )
-
-
-def _device(trainer: Trainer) -> torch.device:
-    wants_gpu = trainer.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-    return torch.device("cuda" if wants_gpu else "cpu")

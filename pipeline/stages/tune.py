@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -16,9 +16,10 @@ from pipeline.errors import ConfigError, InputError
 from pipeline.files import Paths, atomic, read_coco, read_detections, read_folds, write_json
 from pipeline.inference.postprocess import Rules, decide
 from pipeline.inference.tune import FIELDS, Choice, Search, Trials, choose, try_all
+from pipeline.inference.tune_classes import ByClass
 from pipeline.metrics.scoring import as_submitted, score
 from pipeline.progress import track
-from pipeline.record import file_hash
+from pipeline.record import describe, file_hash
 
 log = logging.getLogger(__name__)
 _PARTS = 4  # of the images, where only one fold was predicted
@@ -31,7 +32,8 @@ def tune(
 
     Reads runs/<run>/detections_validation.npz, annotations.json and folds.csv. Writes tuned.yaml (the rules that
     `tuned=true` applies) and tuning.json in the run's folder. The rules taken are the middle of the plateau of trials
-    that are as good as the best; the nested score is that of rules chosen without the images that they are scored on.
+    that are as good as the best; search.per_class=true goes on from there to rules of each class. The nested score is
+    that of rules chosen, in the same way, without the images that they are scored on.
     """
     if competition.ranked:
         raise ConfigError(f"competition={competition.key}: its metric ranks instances by score; no threshold helps it")
@@ -51,21 +53,35 @@ def tune(
     default = score(*sides, competition, by_class=True).per_image
     groups = [annotations.by_name(coco)[one.image_id]["group"] for one in truth]
     trials = Trials(search, tuple(one.image_id for one in truth), table)
-    found = choose(trials, base, default, _parts(paths, trials.image_ids, groups), groups, seed)
+    by_class = ByClass(trials, detections, truth, competition, base) if search.per_class else None
+    parts = _parts(paths, trials.image_ids, groups)
+    found = choose(trials, base, default, parts, groups, seed, by_class)
 
     with atomic(paths.run(run) / "tuned.yaml") as partial:
-        content = {"detections": file_hash(source), "rules": {name: getattr(found.rules, name) for name in FIELDS}}
+        rules = {name: getattr(found.rules, name) for name in FIELDS}
+        others = {name: value for name, value in describe(found.rules).items() if name not in (*FIELDS, "_target_")}
+        content = {"detections": file_hash(source), "rules": rules, "chosen_with": others}
         partial.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
-    write_json(paths.run(run) / "tuning.json", asdict(found), indent=1)
+    write_json(paths.run(run) / "tuning.json", {**asdict(found), "surface": surface(trials)}, indent=1)
     print("\n".join(lines(run, found)))
     log.info("%s, %s", paths.run(run) / "tuned.yaml", paths.run(run) / "tuning.json")
+
+
+def surface(trials: Trials) -> dict[str, Any]:
+    """The mean of the images at every least score and least area, the other rules being those of the plateau's middle.
+
+    score, min_area: the axes. values: a row for each min_area.
+    """
+    place = trials.chosen(np.ones(len(trials.image_ids), bool))
+    values = trials.table[place[:3]].mean(-1).T.tolist()
+    return {"score": list(trials.search.scores), "min_area": list(trials.search.areas), "values": values}
 
 
 def lines(run: str, found: Choice) -> list[str]:
     """What was found, for a terminal."""
 
     def said(rules: Rules) -> str:
-        return ", ".join(f"{name} {getattr(rules, name)}" for name in FIELDS)
+        return ", ".join(f"{name} {_said(getattr(rules, name))}" for name in FIELDS)
 
     result = [
         f"tuning of {run}: {found.trials} trials, {found.plateau} of them as good as the best ({found.peak:.4f})",
@@ -73,7 +89,17 @@ def lines(run: str, found: Choice) -> list[str]:
         f"  tuned    {found.tuned} on the images it was chosen on: {said(found.rules)}",
         f"  nested   {found.nested} on images it was not chosen on, gain {found.gain}",
     ]
+    if found.by_class is not None:
+        result.append(f"  classes  {found.by_class} of this is what rules of each class add to those for all")
     return result + [f"  part {name} alone would take: {said(rules)}" for name, rules in found.parts.items()]
+
+
+def _said(value: Any) -> str:
+    return (
+        ", ".join(f"{key}: {one}" for key, one in value.items()).join("{}")
+        if isinstance(value, Mapping)
+        else f"{value}"
+    )
 
 
 def _parts(paths: Paths, names: Sequence[str], groups: Sequence[Any]) -> list[int]:
