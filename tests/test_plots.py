@@ -1,16 +1,21 @@
-"""Pictures: outlines against the dense border, and comparison figures that can be drawn."""
+"""Pictures: outlines against the dense border, and figures that can be drawn whatever they are given."""
 
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from fixtures.dense import LAW, Masks, disks, stacks
 from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
+from pipeline import plots
 from pipeline.masks.runs import empty, from_dense
 from pipeline.plots import Detail, Panel, comparison, details, outlines
 
@@ -134,3 +139,78 @@ def test_a_page_without_details_says_so_and_odd_images_can_be_drawn() -> None:
     flat = Detail(np.zeros((4, 4), np.uint8), from_dense(none), from_dense(none), "uniform")
     deep = Detail(np.full((4, 4), 1e5, np.float32), from_dense(none), from_dense(none), "deep")
     assert render(details([flat, deep])) > 100
+
+
+# Charts -------------------------------------------------------------------------------------------------------------
+
+STRANGE = "a $\\frac{1}{0}$ <b>&"
+CHARTS = {
+    "bars": lambda: plots.bars([STRANGE, "b"], [0.5, 0.25], STRANGE),
+    "bars of nothing": lambda: plots.bars([], [], most=None),
+    "bars below nothing": lambda: plots.bars(["a"], [-0.25], most=None),
+    "lines": lambda: plots.lines([0.5, 0.75], {STRANGE: [0.5, 0.25], "b": [0.25, 0.125]}, STRANGE, "score"),
+    "calibration": lambda: plots.calibration([0.25, 0.75], [0.5, 1], [3, 4], STRANGE),
+    "surface": lambda: plots.surface([0.5, 0.6, 0.7], [0, 10], [[0, 1, 0.5], [0.25, 0.5, 0.75]], (0.61, 9), "x", "y"),
+    "a surface without a choice": lambda: plots.surface([0.5], [0], [[0.5]], None, "x", "y"),
+    "history": lambda: plots.history({STRANGE: {"step": [1, 2], "loss": [2.0, 1.0]}, "b": {"step": []}}),
+    "differences": lambda: plots.differences([0.5, -0.25, 0], STRANGE),
+    "no differences": lambda: plots.differences([]),
+    "many folds": lambda: plots.history({f"fold{i}": {"step": [1], "loss": [i]} for i in range(12)}),
+    "a gallery": lambda: plots.gallery([(STRANGE, np.zeros((30, 40, 3), np.uint8), from_dense(disks(3, (30, 40), 1)))]),
+}
+
+
+@pytest.mark.parametrize("name", CHARTS)
+def test_a_chart_can_be_drawn_and_its_names_are_no_formulas(name: str) -> None:
+    figure = CHARTS[name]()
+    assert isinstance(figure, Figure)
+    assert render(figure) > 100
+
+
+def test_bars_say_their_figures_and_the_surface_marks_highest_and_chosen() -> None:
+    assert [text.get_text() for text in plots.bars(["a", "b"], [0.5, 0.25]).axes[0].texts] == ["0.500", "0.250"]
+    marks = {line.get_label(): line.get_xydata().tolist() for line in CHARTS["surface"]().axes[0].lines}
+    assert marks == {"highest": [[1, 0]], "chosen": [[1, 1]]}, "places on the grid: 0.6 and 0, 0.61 and 9"
+
+
+def test_differences_are_sorted_and_counted() -> None:
+    axis = plots.differences([-0.25, 0.5, 0, 0.125]).axes[0]
+    assert [patch.get_height() for patch in axis.patches] == [0.5, 0.125, 0, -0.25]
+    assert axis.texts[0].get_text() == "2 better, 1 worse, 1 equal"
+
+
+@LAW
+@given(arrays(np.uint8, st.tuples(st.integers(1, 6), st.integers(1, 6), st.just(3))))
+def test_a_brightened_image_is_nowhere_darker_and_its_order_of_pixels_stays(image: np.ndarray) -> None:
+    before = image.copy()
+    bright = plots.brightened(image)
+    assert (image == before).all()
+    assert bright.shape == image.shape
+    assert bright.dtype == np.uint8
+    assert (bright >= image).all()
+    order = np.argsort(image, axis=None, kind="stable")
+    assert (np.diff(bright.ravel()[order].astype(int)) >= 0).all()
+
+
+def test_a_bright_image_and_one_of_no_pixel_stay_as_they_are() -> None:
+    for image in (np.full((4, 4, 3), 220, np.uint8), np.zeros((0, 4, 3), np.uint8)):
+        assert plots.brightened(image) is image
+    dim = plots.brightened(np.array([[[10, 20, 40]]], np.uint8))
+    assert dim[0, 0, 2] >= 254
+    assert dim[0, 0, 0] * 4 == pytest.approx(dim[0, 0, 2], abs=4)
+
+
+def test_annotated_images_have_a_colour_for_each_class() -> None:
+    masks = disks(4, (30, 40), 3)
+    shown = plots.Labelled(np.zeros((30, 40, 3), np.uint8), from_dense(masks), np.array([1, 2, 1, 2]), STRANGE)
+    figure = plots.annotated([shown, shown], [STRANGE, "b"])
+    first, second = figure.axes[0].collections
+    assert len(first.get_segments()) == len(outlines(from_dense(masks[[0, 2]])))
+    assert (first.get_colors()[0] != second.get_colors()[0]).any()
+    assert render(figure) > 100
+    assert render(plots.annotated([], [])) > 100
+
+
+def test_importing_draws_nothing_and_chooses_no_window() -> None:
+    code = "import sys, pipeline.plots, pipeline.report; sys.exit('matplotlib.pyplot' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

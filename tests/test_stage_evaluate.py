@@ -42,7 +42,7 @@ def converted(root: Path, competition: Competition) -> Paths:
 
 def rescored(competition: Competition, paths: Paths, submission: Path, truth: Path) -> dict[str, Any]:
     """What the stage writes of a submission."""
-    evaluate(competition=competition, paths=paths, run="none", submission=submission, truth=truth)
+    evaluate(competition=competition, paths=paths, run="none", submission=submission, truth=truth, quiet=True)
     return json.loads((paths.output / "submission_scores.json").read_text())
 
 
@@ -72,6 +72,7 @@ def test_the_truth_as_a_submission_scores_one_against_the_contests_own_file(
     assert printed[0].startswith(f"{competition.submission_file}: ")
     assert printed[0].endswith(f" 1.0000 over {len(coco['images'])} images")
     assert (paths.output / "submission.png").read_bytes().startswith(b"\x89PNG")
+    assert "No kind of error costs anything." in (paths.output / "submission_report.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("key", ["airbus", "imaterialist2019", "clouds", "hubmap2023"])
@@ -190,6 +191,7 @@ def test_where_the_images_are_not_there_the_score_is_and_a_picture_is_not(
     assert content["total"] == pytest.approx(TOTAL)
     assert "mean precision 0.3667" in capsys.readouterr().out
     assert [message for message in caplog.messages if message.startswith("no picture is drawn: ")]
+    assert [message for message in caplog.messages if message.startswith("the report shows no images: ")]
     assert not (dsb.output / "submission.png").exists(), "the picture of an earlier score is not this one's"
 
 
@@ -250,12 +252,13 @@ def test_the_validation_of_a_run_is_scored_by_the_contests_metric(key: str, tmp_
     coco = read_train(paths.data, competition, "csv")
     found = annotations.truth(coco)[:1]  # one image was held out, and is as the truth has it
     validation(paths, coco, found)
-    evaluate(competition=competition, paths=paths, run="r", submission=None, truth=None)
+    evaluate(competition=competition, paths=paths, run="r", submission=None, truth=None, quiet=True)
     content = json.loads((paths.run("r") / "scores.json").read_text())
     assert (content["metric"], content["total"]) == (competition.metric, pytest.approx(1))
     assert [image["image_id"] for image in content["images"]] == [found[0].image_id]
     assert content["per_class"], "a run knows the classes of its instances"
     assert (paths.run("r") / "evaluation.png").is_file()
+    assert "Validation of r" in (paths.run("r") / "report.html").read_text(encoding="utf-8")
 
 
 def test_the_instances_of_a_run_are_brought_to_the_size_of_a_submission(tmp_path: Path) -> None:
@@ -270,7 +273,7 @@ def test_the_instances_of_a_run_are_brought_to_the_size_of_a_submission(tmp_path
         coco,
         [Instances(large.image_id, large.size, large.scores, large.labels, tuple(to_coco(from_dense(masks))))],
     )
-    evaluate(competition=competition, paths=paths, run="r", submission=None, truth=None)
+    evaluate(competition=competition, paths=paths, run="r", submission=None, truth=None, quiet=True)
     assert json.loads((paths.run("r") / "scores.json").read_text())["total"] == 1
 
 
@@ -295,7 +298,9 @@ def test_any_submission_is_scored_at_the_command_line(dsb: Paths, tmp_path: Path
 
 def test_a_truth_without_a_submission_is_refused(dsb: Paths, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"submission: wanted a file, got null"):
-        evaluate(competition=facts("dsb2018"), paths=dsb, run="r", submission=None, truth=tmp_path / "truth.csv")
+        evaluate(
+            competition=facts("dsb2018"), paths=dsb, run="r", submission=None, truth=tmp_path / "truth.csv", quiet=True
+        )
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Pictures: outlines on images, made to be read when cells crowd. Figures are returned, never shown."""
+"""Outlines on images, made to be read when cells crowd."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from pipeline.masks.runs import Runs, split_columns
 
 # Okabe and Ito's palette, told apart by colour-blind readers.
 HIT, MISS, FALSE_ALARM = "#009E73", "#E69F00", "#CC79A7"
+_CLASSES = ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#F0E442", "#D55E00", "#0072B2", "#999999")
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +33,19 @@ class Panel:
     predicted: Runs
     hit_truth: NDArray[np.bool_]
     hit_predicted: NDArray[np.bool_]
+    title: str
+
+
+@dataclass(frozen=True, eq=False)
+class Labelled:
+    """One image with instances of any class.
+
+    image: uint8 (H, W, 3). masks: on that canvas. labels: int64 (N,), category ids from 1. title: one line.
+    """
+
+    image: NDArray[np.uint8]
+    masks: Runs
+    labels: NDArray[np.int64]
     title: str
 
 
@@ -57,7 +71,7 @@ def comparison(panels: Sequence[Panel]) -> Figure:
     for column, panel in enumerate(panels):
         for axis in axes[:, column]:
             axis.imshow(panel.image)
-        axes[0, column].set_title(panel.title, fontsize=10)
+        axes[0, column].set_title(panel.title, fontsize=10, parse_math=False)
         draw(axes[1, column], panel)
         counts = (panel.hit_predicted.sum(), (~panel.hit_truth).sum(), (~panel.hit_predicted).sum())
         axes[1, column].set_title("{} hits, {} missed, {} false alarms".format(*counts), fontsize=10)
@@ -66,6 +80,31 @@ def comparison(panels: Sequence[Panel]) -> Figure:
     lines = [Line2D([], [], color=HIT), Line2D([], [], color=MISS), Line2D([], [], color=FALSE_ALARM)]
     figure.legend(lines, ["hit", "missed (truth)", "false alarm"], loc="outside lower center", ncols=3, frameon=False)
     return figure
+
+
+def annotated(images: Sequence[Labelled], categories: Sequence[str]) -> Figure:
+    """Images side by side with the outlines of their instances, a colour for each class."""
+    columns = max(len(images), 1)
+    tallest = max((one.image.shape[0] / one.image.shape[1] for one in images), default=1.0)
+    figure = Figure(figsize=(4.2 * columns, 4.2 * tallest + 0.8), layout="constrained")
+    for axis in (axes := figure.subplots(1, columns, squeeze=False).ravel()):
+        axis.set_axis_off()
+    for axis, one in zip(axes, images, strict=False):
+        axis.imshow(one.image)
+        axis.set_title(one.title, fontsize=10, parse_math=False)
+        for label in range(1, len(categories) + 1):
+            lines = outlines(one.masks.select(one.labels == label))
+            axis.add_collection(LineCollection(list(lines), colors=colour(label), linewidths=_width(len(one.masks))))
+    marks = [Line2D([], [], color=colour(label)) for label in range(1, len(categories) + 1)]
+    legend = figure.legend(marks, list(categories), loc="outside lower center", ncols=6, frameon=False)
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+    return figure
+
+
+def colour(label: int) -> str:
+    """A colour for a category id, from 1; they repeat after eight."""
+    return _CLASSES[(label - 1) % len(_CLASSES)]
 
 
 def details(shown: Sequence[Detail], columns: int = 4) -> Figure:
@@ -80,24 +119,21 @@ def details(shown: Sequence[Detail], columns: int = 4) -> Figure:
         axis.imshow(detail.image, cmap="gray", vmin=low, vmax=max(high, low + 1e-6))
         axis.add_collection(LineCollection(list(outlines(detail.others)), colors=HIT, linewidths=0.5))
         axis.add_collection(LineCollection(list(outlines(detail.marked)), colors=MISS, linewidths=1.6))
-        axis.set_title(detail.title, fontsize=8)
+        axis.set_title(detail.title, fontsize=8, parse_math=False)
     if not shown:
         axes[0].set_title("nothing odd was found", fontsize=10)
     return figure
 
 
-def bars(labels: Sequence[str], values: Sequence[float], title: str) -> Figure:
-    """Values from 0 to 1 as horizontal bars, the first on top, each with its figure."""
-    figure = Figure(figsize=(9, 0.3 * len(labels) + 0.9), layout="constrained")
-    axis = figure.subplots()
-    drawn = axis.barh(range(len(labels)), values, color=HIT)
-    axis.bar_label(drawn, fmt="%.3f", padding=3)
-    axis.set_yticks(range(len(labels)), labels)
-    axis.invert_yaxis()
-    axis.set_xlim(0, 1.12)
-    axis.set_title(title, fontsize=10)
-    axis.spines[["top", "right"]].set_visible(False)
-    return figure
+def brightened(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A dark image as bright as can be, uint8 of its shape: all channels times one number, so that colours stay.
+
+    Fluorescence fills a small part of the range that a file has. One that reaches 200 of 255 levels is not changed.
+    """
+    high = float(np.percentile(image, 99.8)) if image.size else 255.0
+    if high >= 200:
+        return image
+    return np.clip(image.astype(np.float32) * (255 / max(high, 1.0)), 0, 255).astype(np.uint8)
 
 
 def draw(axis: Axes, panel: Panel) -> None:
@@ -107,9 +143,14 @@ def draw(axis: Axes, panel: Panel) -> None:
         (panel.predicted.select(~panel.hit_predicted), FALSE_ALARM),
         (panel.truth.select(~panel.hit_truth), MISS),
     )
-    for runs, colour in parts:
-        lines = LineCollection(list(outlines(runs)), colors=colour, linewidths=0.9)
-        axis.add_collection(lines)
+    width = _width(max(len(panel.truth), len(panel.predicted)))
+    for runs, shade in parts:
+        axis.add_collection(LineCollection(list(outlines(runs)), colors=shade, linewidths=width))
+
+
+def _width(count: int) -> float:
+    """Points of an outline's width among so many: where cells crowd, lines must not cover them."""
+    return 1.4 if count < 60 else 1.0 if count < 200 else 0.6
 
 
 def outlines(runs: Runs) -> NDArray[np.float64]:
