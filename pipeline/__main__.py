@@ -17,18 +17,22 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra._internal.utils import get_args_parser  # the parser that hydra.main uses, to read the line as it will
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from pipeline import compose, stages
-from pipeline.build import call, nearest
+from pipeline import compose, journal, stages
+from pipeline.build import build, call, nearest
 from pipeline.compose import Command
 from pipeline.errors import ConfigError, InputError
 
 log = logging.getLogger(__name__)
+
+RANKS = ("LOCAL_RANK", "SLURM_PROCID")
+"""Variables that tell the processes of one training apart; the first of them, 0, speaks for all."""
 
 USAGE = """\
 usage: maskline STAGE key=value …        (the same as: python -m pipeline STAGE key=value …)
@@ -91,6 +95,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     return status
 
 
+def arguments(stage: str, *words: str) -> dict[str, Any]:
+    """What a stage would be called with, its objects built: for notebooks, which then work on with the same ones.
+
+    Raises ConfigError for overrides that do not fit; see `main` to run the stage.
+    """
+    command = compose.about_record(Command(stage, words))
+    compose.refuse_foreign(command)
+    with compose.composer(command):
+        config = compose.compose(command.overrides)
+        return build(stages.load(stage), compose.settings_of(command, config, command.overrides))
+
+
 def _enter(stage: str, words: list[str]) -> int:
     if {"-sc", "--shell-completion"} & set(words):
         _complete(words, stage)
@@ -130,7 +146,8 @@ def _command(stage: str, words: Sequence[str]) -> tuple[Command, argparse.Namesp
     conf = Path(arguments.config_path).resolve() if arguments.config_path else compose.CONF
     extra = Path(arguments.config_dir).resolve() if arguments.config_dir else None
     multirun = arguments.multirun or "hydra.mode=MULTIRUN" in arguments.overrides
-    return Command(stage, tuple(arguments.overrides), multirun, conf, extra), arguments, flags
+    command = Command(stage, tuple(arguments.overrides), multirun, conf, extra)
+    return compose.about_record(command), arguments, flags
 
 
 def _run(command: Command, arguments: argparse.Namespace, flags: Sequence[str]) -> None:
@@ -158,7 +175,10 @@ def _job(command: Command, failures: list[Exception]) -> Callable[[DictConfig], 
 
     def job(config: DictConfig) -> None:
         try:
-            settings = compose.settings_of(command, config, list(HydraConfig.get().overrides.task))
+            overrides = list(HydraConfig.get().overrides.task)
+            settings = compose.settings_of(command, config, overrides)
+            if {os.environ.get(name, "0") for name in RANKS} == {"0"}:
+                journal.note(Path(settings["paths"]["output"]), compose.as_recorded(command, settings, overrides))
             with _command_line(*typed):
                 call(stages.load(command.stage), settings)
         except (InputError, ConfigError) as error:

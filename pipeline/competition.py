@@ -146,6 +146,12 @@ class Competition:
         return height, width
 
     @property
+    def slug(self) -> str:
+        """What Kaggle calls the contest: the last part of its address; "" where it is none of Kaggle's."""
+        _, found, slug = self.url.rstrip("/").partition("kaggle.com/competitions/")
+        return slug if found else ""
+
+    @property
     def ranked(self) -> bool:
         """Whether the metric ranks instances by confidence: low scores are then worth keeping, not to be cut off."""
         return self.metric in ("average_precision", "coco")

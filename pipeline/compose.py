@@ -16,7 +16,7 @@ import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,9 @@ ALWAYS = ("hydra", "experiment", "debug", "competition")
 
 PLACES = ("competition", "paths", "run", "fold", "split", "submission", "truth", "name")
 """Top-level keys that say where a job reads and writes, not what it does."""
+
+NOT_RECORDED = ("hydra", "paths", "submission", "truth", "format", "overwrite", "quiet")
+"""Top-level keys that no record holds: places of this machine, and what changes no result."""
 
 FAILURES = (HydraException, OmegaConfBaseException, YAMLError)
 """What composing raises where a configuration is wrong."""
@@ -87,7 +90,7 @@ def refuse_foreign(command: Command) -> None:
     """Raise ConfigError for an override whose top-level key is none of the stage's, naming the stages that take it."""
     own = {*stages.parameters(command.stage), *ALWAYS}
     for override in command.parsed():
-        top = re.split(r"[./@]", override.key_or_group)[0]
+        top = _top(override)
         takers = [name for name in stages.STAGES if top in stages.parameters(name)]
         if top not in own and takers:
             raise ConfigError(f"{override.input_line}: {command.stage} does not take {top}; {', '.join(takers)} do")
@@ -125,7 +128,7 @@ def settings_of(command: Command, config: DictConfig, overrides: Sequence[str]) 
 def run_of_job(run: str, overrides: Sequence[Override], fixed: set[str]) -> str:
     """Return `run` followed by what sets this job apart, fit for a folder's name; `run` where it is swept itself."""
     swept = [override for override in overrides if override.key_or_group not in fixed]
-    what = [override for override in swept if re.split(r"[./@]", override.key_or_group)[0] not in PLACES]
+    what = [override for override in swept if _top(override) not in PLACES]
     if any(override.key_or_group == "run" for override in swept) or not what:
         return run
     text = "_".join(f"{override.key_or_group}-{override.get_value_element_as_str()}" for override in what)
@@ -133,6 +136,34 @@ def run_of_job(run: str, overrides: Sequence[Override], fixed: set[str]) -> str:
     if len(clean) > 80 or re.search(r"[^A-Za-z0-9._/-]", text):
         clean = f"{clean[:70]}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
     return f"{run}_{clean}"
+
+
+def as_recorded(command: Command, settings: Mapping[str, Any], overrides: Sequence[str]) -> list[dict[str, Any]]:
+    """What one job runs, without places of this machine: stage, overrides, resolved settings; `run` as its stages."""
+    own = [*overrides, *([f"run={settings['run']}"] if command.multirun and "run" in settings else [])]
+    found = []
+    for stage in stages.LINE if command.stage == "run" else {command.stage}.intersection(stages.LINE):
+        takes = {*stages.parameters(stage), *ALWAYS} - {*NOT_RECORDED}
+        kept = [text for text, one in zip(own, parse(own), strict=True) if _top(one) in takes]
+        resolved = {key: settings[key] for key in stages.parameters(stage) if key in settings and key in takes}
+        found.append({"stage": stage, "overrides": kept, "settings": resolved})
+    return found
+
+
+def about_record(command: Command) -> Command:
+    """A command about a record (record=DIR) is of the contest of that record, unless it names one."""
+    parsed = {override.key_or_group: override.value() for override in command.parsed()}
+    file = Path(str(parsed.get("record"))) / "record.yaml"
+    if "competition" in parsed or "record" not in parsed or not file.is_file():
+        return command
+    found = re.search(r"^competition: (\S+)$", file.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
+    contest = f"competition={found[1]}" if found else ""
+    known = [folder / f"{contest.replace('=', '/')}.yaml" for folder in (command.conf, command.extra or command.conf)]
+    return replace(command, overrides=(contest,) * any(map(Path.is_file, known)) + command.overrides)
+
+
+def _top(override: Override) -> str:
+    return re.split(r"[./@]", override.key_or_group)[0]
 
 
 def _place(stage: str, settings: Mapping[str, Any]) -> tuple[str, ...]:

@@ -13,7 +13,10 @@ import json
 import os
 import platform
 import subprocess
+import sys
+import time
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -82,12 +85,15 @@ class Step:
 
     stamp: the file that says how the outputs were made. outputs: files the step leaves. settings: anything that
     `describe` takes and that changes the outputs. inputs: name → hash or state of what the step reads.
+    begun: when the work began, `time.monotonic` seconds. The stamp also says when it was finished, how long it took, in
+    how much memory, by which versions and on what machine; a step that differs in these alone is the same step.
     """
 
     stamp: Path
     outputs: tuple[Path, ...]
     settings: Mapping[str, Any]
     inputs: Mapping[str, str]
+    begun: float = dataclasses.field(default_factory=time.monotonic, compare=False)
 
     def is_done(self) -> bool:
         """Whether all outputs exist, unchanged in size, made from these inputs and settings by this version."""
@@ -109,16 +115,14 @@ class Step:
             if not path.is_file():
                 raise FileNotFoundError(f"the step ended without its output {path}")
         partial = self.stamp.with_name(f".{self.stamp.name}.{os.getpid()}.partial")
-        partial.write_text(json.dumps(self._content(), indent=1) + "\n", encoding="utf-8")
+        made = {"at": now(), "minutes": round((time.monotonic() - self.begun) / 60, 3), "peak_memory_mb": peak_memory()}
+        content = {**self._content(), "made": {**made, "environment": environment()}}
+        partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         os.replace(partial, self.stamp)
 
     def _found(self) -> dict[str, Any]:
-        """What the stamp says; empty where there is none that can be read."""
-        try:
-            found = json.loads(self.stamp.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return found if isinstance(found, dict) else {}
+        """What the stamp says of settings, inputs and outputs; empty where there is none that can be read."""
+        return {key: value for key, value in read_stamp(self.stamp).items() if key != "made"}
 
     def _content(self) -> dict[str, Any]:
         sizes = {path.name: path.stat().st_size for path in self.outputs if path.is_file()}
@@ -133,8 +137,32 @@ class Step:
         }
 
 
+def read_stamp(path: Path) -> dict[str, Any]:
+    """The content of a stamp; empty where there is none that can be read."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def now() -> str:
+    """The time as stamps and records have it: ISO 8601, UTC, with microseconds, so that they sort as text."""
+    return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+def peak_memory() -> int | None:
+    """The most memory that this process has had, in MB; None where the system does not tell."""
+    try:
+        import resource  # not on Windows
+    except ImportError:
+        return None
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(most / (2**20 if sys.platform == "darwin" else 2**10))
+
+
 def environment() -> dict[str, Any]:
-    """What matters of the machine and the installation: interpreter, processor count, package versions, commit."""
+    """What matters of the machine and the installation: interpreter, processor, GPU, package versions, commit."""
     packages = (
         "maskline",
         "torch",
@@ -150,10 +178,28 @@ def environment() -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
         "processors": os.cpu_count(),
+        "gpu": _gpu(),
         "packages": versions,
         **commit(Path(__file__).resolve().parent),
     }
+
+
+def _processor() -> str:
+    """The processor's own name where the system tells it (Linux), else its architecture."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return next(iter(names), platform.processor() or platform.machine())
+
+
+def _gpu() -> str | None:
+    """The GPU's name where this process computes on one. Not imported here: who has not loaded torch uses none."""
+    cuda = getattr(sys.modules.get("torch"), "cuda", None)
+    return cuda.get_device_name() if cuda is not None and cuda.is_initialized() else None
 
 
 def commit(folder: Path) -> dict[str, Any]:

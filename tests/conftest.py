@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from fixtures.records import Made, make
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -23,3 +24,9 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real contest files: {folder} is no folder; name theirs in the variable MASKLINE_DATA")
     return folder
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """A toy contest, run to its end once for all tests of records; they copy what they change."""
+    return make(tmp_path_factory.mktemp("made"))

@@ -250,7 +250,9 @@ def test_what_is_told_of_a_stage_without_importing_it_is_true_of_the_function() 
     for stage in stages.STAGES:
         function = stages.load(stage)
         parameters = inspect.signature(function, eval_str=True).parameters
-        assert tuple(parameters) == stages.parameters(stage)
+        own = stages.parameters(stage)
+        assert tuple(parameters)[: len(own)] == own
+        assert len(parameters) == len(own) or stage == "reproduce"  # gets all defaults, for what a record does not know
         assert inspect.getdoc(function) == stages.description(stage)
         assert all(parameter.kind is parameter.KEYWORD_ONLY for parameter in parameters.values())
         for name, parameter in parameters.items():

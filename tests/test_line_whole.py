@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +13,6 @@ from fixtures.line import TINY, maskline, places
 
 from pipeline import toy
 from pipeline.files import read_detections
-
-REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +52,9 @@ def test_run_leaves_weights_detections_scores_and_pictures(finished: tuple[Path,
 def test_the_record_says_what_was_made_from_what(finished: tuple[Path, Path, str]) -> None:
     (record,) = (finished[1] / "submissions").glob("*_toy_tiny/record.yaml")
     content = yaml.safe_load(record.read_text())
-    assert content["steps"]["fold0/.train.json"]["settings"]["trainer"]["steps"] == 2
+    train = next(stage for stage in content["stages"] if stage["stage"] == "train")
+    assert "trainer.steps=2" in train["overrides"]
+    assert yaml.safe_load((record.parent / "config.yaml").read_text())["trainer"]["steps"] == 2
     assert {"runs/tiny/fold0/best.pt", "annotations.json", "folds.csv"} <= content["files"].keys()
     assert len(content["submission"]["sha256"]) == 64
     assert str(finished[1]) not in record.read_text(), "a record names no folder of the machine that made it"
@@ -126,19 +123,6 @@ def test_a_run_is_as_good_as_itself(finished: tuple[Path, Path, str]) -> None:
     ):
         wrong = maskline("compare", *places(data, folder), *words)
         assert (wrong.returncode, said in wrong.stderr) == (status, True)
-
-
-def test_the_notebook_runs_on_a_finished_run(finished: tuple[Path, Path, str]) -> None:
-    data, folder, _ = finished
-    notebook = json.loads((REPOSITORY / "notebooks/results.ipynb").read_text())
-    code = "\n\n".join("".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code")
-    settings = {"MASKLINE_EXAMPLE_DATA": str(data), "MASKLINE_EXAMPLE_OUTPUT": str(folder / "output")}
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True, text=True, check=False, cwd=folder,
-        env={**os.environ, **settings, "MASKLINE_EXAMPLE_RUN": "tiny", "MPLBACKEND": "agg"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
 
 
 def test_dsb2018_runs_in_torchvisions_alignment_to_a_row_for_every_id(real_data: Path, tmp_path: Path) -> None:

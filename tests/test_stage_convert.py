@@ -567,23 +567,24 @@ def test_download_leaves_a_contest_that_is_there_alone(tmp_path: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
 
 
-def test_download_says_how_to_get_what_is_missing(tmp_path: Path) -> None:
+def test_download_says_how_to_get_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("KAGGLE")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))  # no account, so nothing is fetched
     root = draw(tmp_path / "data", "sartorius")
     (root / "train.csv").unlink()
     with pytest.raises(InputError) as error:
         download(competition=facts("sartorius"), paths=places(tmp_path), overwrite=False)
-    slug = "sartorius-cell-instance-segmentation"
-    assert str(error.value) == (
-        f"{root}: train.csv of the contest sartorius is not there. "
-        f"Accept the contest's rules at https://www.kaggle.com/competitions/{slug}, then\n"
-        f"    kaggle competitions download -c {slug} -p {root}\n"
-        f"    unzip -q {root}/{slug}.zip -d {root}\n"
-        "or point to the folder where the files are: paths.data=DIR"
+    assert str(error.value).endswith(
+        f"{root}: train.csv of the contest sartorius is not there. By hand: accept the contest's rules at "
+        "https://www.kaggle.com/competitions/sartorius-cell-instance-segmentation, download its files there, unpack "
+        f"them into {root}, or point to the folder where they are: paths.data=DIR"
     )
-    with pytest.raises(
-        InputError, match=r"stage1_train_labels.csv and stage1_sample_submission.csv of .* are not there"
-    ):
+    with pytest.raises(InputError, match=r"stage1_train_labels.csv and stage1_sample_submission.csv of .* are not"):
         download(competition=facts("dsb2018"), paths=places(tmp_path), overwrite=False)
+    coco = facts("coco", train_annotations="livecell.json", sample_submission="test.json")
+    with pytest.raises(InputError, match=r"livecell.json and .* are not there, and coco is no contest of Kaggle's"):
+        download(competition=coco, paths=places(tmp_path), overwrite=False)
 
 
 def test_download_draws_the_toy_contest_which_convert_then_reads(tmp_path: Path) -> None:

@@ -15,7 +15,10 @@ from pathlib import Path
 LINE = ("download", "convert", "train", "predict", "ensemble", "tune", "postprocess", "evaluate", "submit")
 """The stages that `run` runs, in order; `tune` where it is asked for."""
 
-STAGES = {name: f"pipeline.stages.{name}:{name}" for name in (*LINE, "compare", "lint", "ceiling", "run")}
+OTHERS = ("compare", "lint", "ceiling", "reproduce", "bundle", "ledger")
+"""Stages that work on what is there, made here or not."""
+
+STAGES = {name: f"pipeline.stages.{name}:{name}" for name in (*LINE, *OTHERS, "run")}
 """Every stage and where its function is."""
 
 
@@ -34,7 +37,7 @@ def description(stage: str) -> str:
 def parameters(stage: str) -> tuple[str, ...]:
     """Return the keys that a stage takes, in order, without importing it; `run` takes those of all it runs."""
     arguments = _definition(stage).args
-    if arguments.kwarg is None:
+    if arguments.kwarg is None or arguments.kwonlyargs:
         return tuple(argument.arg for argument in (*arguments.args, *arguments.kwonlyargs))
     return tuple(dict.fromkeys(key for name in LINE for key in parameters(name)))
 

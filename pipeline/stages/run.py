@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from inspect import Parameter
 from typing import Any
 
+from pipeline.model.ranks import is_first
 from pipeline.stages.convert import convert
 from pipeline.stages.download import download
 from pipeline.stages.ensemble import ensemble
@@ -29,13 +30,22 @@ def run(**settings: Any) -> None:
 
     Takes the keys of all its stages and hands to each those that it names. Every stage reads the files that the one
     before it left and skips what is complete, so a broken run goes on where it stopped. tuned=true chooses thresholds
-    on the validation images before they are applied. Without test images there is nothing to submit. Where the contest
-    has the truth of its test images (the toy has), the submission is scored against it at the end.
+    on the validation images before they are applied; fold=all has none of them. Without test images there is nothing
+    to submit. Where the contest has the truth of its test images (the toy has), the submission is scored against it at
+    the end.
     """
     competition, paths = settings["competition"], settings["paths"]
-    wanted = {tune: settings["tuned"], submit: competition.sample_submission is not None}
+    validates = settings["fold"] != "all"  # a training on all images has none left to choose thresholds or to score
+    settings = settings if validates else {**settings, "split": "test"}
+    wanted: dict[Callable[..., None], Callable[[], bool]] = {
+        tune: lambda: settings["tuned"] and validates,
+        evaluate: lambda: settings["split"] != "test" or paths.holdout.is_file(),
+        submit: lambda: competition.sample_submission is not None or paths.holdout.is_file(),
+    }
     for step in STEPS:
-        if wanted.get(step, True):
+        if not is_first() and step not in (train, predict):
+            return  # the others' share ends here
+        if step not in wanted or wanted[step]():
             _timed(step, settings)
     truth = competition.test_truth and paths.data / competition.test_truth
     if truth and truth.is_file():
@@ -50,7 +60,7 @@ def _timed(step: Callable[..., None], settings: Mapping[str, Any]) -> None:
     log.info("%s: done in %.1f s", step.__name__, time.perf_counter() - begin)
 
 
-def _union(steps: Sequence[Callable[..., None]]) -> inspect.Signature:
+def union(steps: Sequence[Callable[..., None]]) -> inspect.Signature:
     """Return the signature with every parameter of the stages, each once, all by keyword."""
     parameters: dict[str, Parameter] = {}
     for step in steps:
@@ -59,4 +69,4 @@ def _union(steps: Sequence[Callable[..., None]]) -> inspect.Signature:
     return inspect.Signature(list(parameters.values()))
 
 
-run.__signature__ = _union(STEPS)  # type: ignore[attr-defined]  # what `build` reads, as of any other stage
+run.__signature__ = union(STEPS)  # type: ignore[attr-defined]  # what `build` reads, as of any other stage
