@@ -190,6 +190,12 @@ def test_two_models_by_hand() -> None:
     np.testing.assert_allclose(heavy.boxes[0], [3 / 2.4, 0, 10 + 3 / 2.4, 10])
 
 
+def test_the_outline_of_a_mean_lies_amid_the_outlines_and_not_at_the_innermost() -> None:
+    """Masks that fill their boxes fill the mean of the boxes, though each ends where its own box does."""
+    fused = MEAN.fuse([of(([0, 0, 10, 10], 0.8, 1, 1.0)), of(([2, 0, 12, 10], 0.8, 1, 1.0))])
+    assert_close(fused, of(([1, 0, 11, 10], 0.8, 1, 1.0)))
+
+
 def test_a_detection_joins_the_leader_that_it_overlaps_most() -> None:
     one = of(([0, 0, 10, 10], 0.9, 1, 1.0), ([4, 0, 14, 10], 0.8, 1, 1.0))
     two = of(([3, 0, 13, 10], 0.5, 1, 1.0))
