@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-NAME = "commands.jsonl"
+NAME = "logs/commands.jsonl"
 
 
 def note(output: Path, commands: Iterable[Mapping[str, Any]]) -> None:
@@ -23,7 +23,7 @@ def note(output: Path, commands: Iterable[Mapping[str, Any]]) -> None:
     begun = datetime.now(UTC).isoformat(timespec="microseconds")  # as stamps have it: sorts as text
     lines = [json.dumps({"begun": begun, **command}, ensure_ascii=False) + "\n" for command in commands]
     if lines:
-        output.mkdir(parents=True, exist_ok=True)
+        (output / NAME).parent.mkdir(parents=True, exist_ok=True)
         with open(output / NAME, "a", encoding="utf-8") as file:
             file.write("".join(lines))
 

@@ -42,8 +42,11 @@ def executed(path: Path, environment: dict[str, str]) -> Any:
     """The notebook with its outputs; what a cell raises is raised."""
     notebook = nbformat.read(path, as_version=4)
     client = nbclient.NotebookClient(
-        notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(FOLDER)}}
+        notebook, timeout=180, kernel_name="python3", resources={"metadata": {"path": str(FOLDER)}}
     )
+    # What a widget shows is output like any other here: nbclient's own way of following widgets blocks now and then
+    # until the time is over (https://github.com/jupyter/nbclient/issues/312).
+    client.handle_comm_msg = lambda *_: None
     client.execute(env={**os.environ, **environment})
     return notebook
 

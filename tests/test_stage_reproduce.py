@@ -10,7 +10,7 @@ import pytest
 import yaml
 from fixtures.records import Made, edit, flip_last_bit
 
-from pipeline import compose, stages, toy
+from pipeline import compose, journal, stages, toy
 from pipeline.__main__ import main
 from pipeline.build import build, slice_for
 from pipeline.compose import Command
@@ -213,7 +213,7 @@ def test_a_new_record_composes_and_gets_its_row_in_the_ledger(made: Made) -> Non
 
 
 def test_the_journal_holds_every_command_without_the_places_of_the_machine(made: Made) -> None:
-    lines = [json.loads(line) for line in (made.folder / "output" / "commands.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (made.folder / "output" / journal.NAME).read_text().splitlines()]
     assert [line["stage"] for line in lines] == list(stages.LINE)
     assert all("paths" not in line["settings"] for line in lines)
     assert str(made.folder) not in json.dumps(lines)
