@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -237,12 +238,12 @@ def test_the_picture_shows_image_and_masks_on_one_canvas(tmp_path: Path, monkeyp
 # The validation of a run --------------------------------------------------------------------------------------------
 
 
-def validation(paths: Paths, coco: Any, found: list[Instances]) -> None:
+def validation(paths: Paths, coco: Any, found: list[Instances], part: str = "validation") -> None:
     """What `ensemble` and `postprocess` leave of a run named r."""
     folder = paths.run("r")
-    folder.mkdir(parents=True)
-    write_detections(folder / "detections_validation.npz", [Detections.empty(i.image_id, i.size, 28) for i in found])
-    write_instances(folder / "instances_validation.json", found, coco)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_detections(folder / f"detections_{part}.npz", [Detections.empty(i.image_id, i.size, 28) for i in found])
+    write_instances(folder / f"instances_{part}.json", found, coco)
 
 
 @pytest.mark.parametrize("key", ["airbus", "severstal", "openimages2019", "coco"])
@@ -259,6 +260,43 @@ def test_the_validation_of_a_run_is_scored_by_the_contests_metric(key: str, tmp_
     assert content["per_class"], "a run knows the classes of its instances"
     assert (paths.run("r") / "evaluation.png").is_file()
     assert "Validation of r" in (paths.run("r") / "report.html").read_text(encoding="utf-8")
+
+
+def test_images_that_were_held_out_are_scored_beside_the_validation(
+    dsb: Paths, capsys: pytest.CaptureFixture[str]
+) -> None:
+    coco = read_train(dsb.data, facts("dsb2018"), "csv")
+    write_coco(dsb.holdout, coco)
+    truth = annotations.truth(coco)
+    found = [replace(one, scores=one.scores[:0], labels=one.labels[:0], masks=()) for one in truth[:1]] + truth[1:]
+    settings: dict[str, Any] = {"competition": facts("dsb2018"), "paths": dsb, "run": "r", "quiet": True}
+    settings |= {"submission": None, "truth": None}
+    validation(dsb, coco, truth[:1])
+    evaluate(**settings)
+    assert not (dsb.run("r") / "test_scores.json").exists(), "the test images were not decided yet"
+    validation(dsb, coco, found, "test")
+    capsys.readouterr()
+    evaluate(**settings)
+    assert [line.split(":")[0] for line in capsys.readouterr().out.splitlines() if " of r" in line] == [
+        "validation of r",
+        "test of r",
+    ]
+    scores = {name: json.loads((dsb.run("r") / name).read_text()) for name in ("scores.json", "test_scores.json")}
+    assert scores["scores.json"]["total"] == 1
+    assert [one["score"] for one in scores["test_scores.json"]["images"]] == [0] + [1] * (len(truth) - 1)
+    assert (dsb.run("r") / "test_report.html").is_file()
+    (dsb.run("r") / "scores.json").unlink()
+    evaluate(**settings, split="test")
+    assert not (dsb.run("r") / "scores.json").exists()
+
+
+def test_test_images_without_a_known_truth_are_no_part_to_score(dsb: Paths) -> None:
+    with pytest.raises(
+        InputError, match=r"holdout\.json does not exist: .* holdout_ids= .* submission=FILE truth=FILE"
+    ):
+        evaluate(
+            competition=facts("dsb2018"), paths=dsb, run="r", submission=None, truth=None, quiet=True, split="test"
+        )
 
 
 def test_the_instances_of_a_run_are_brought_to_the_size_of_a_submission(tmp_path: Path) -> None:
