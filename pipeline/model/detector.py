@@ -159,7 +159,7 @@ class Detector(nn.Module):
 
     def batch(self, images: list[Tensor]) -> tuple[Tensor, list[tuple[int, int]]]:
         """Normalised images (B, 3, h, w), padded right and below to a multiple of 32, and their own sizes."""
-        planes = [_resized((image / 255 - self.mean) / self.std, self.spec.scale) for image in images]
+        planes = [resized((image / 255 - self.mean) / self.std, self.spec.scale) for image in images]
         sizes = [(plane.shape[-2], plane.shape[-1]) for plane in planes]
         height, width = (-(-max(side) // 32) * 32 for side in zip(*sizes, strict=True))
         padded = [functional.pad(p, (0, width - p.shape[-1], 0, height - p.shape[-2])) for p in planes]
@@ -181,7 +181,7 @@ class Detector(nn.Module):
         )
 
 
-def _resized(plane: Tensor, scale: float) -> Tensor:
+def resized(plane: Tensor, scale: float) -> Tensor:
     """An image (3, H, W) with its sides multiplied by `scale` and rounded to whole pixels."""
     if scale == 1:
         return plane

@@ -20,6 +20,7 @@ from pipeline.errors import InputError
 from pipeline.instances import Alignment, Detections
 from pipeline.model import planes, watershed
 from pipeline.model.backbone import Backbone, timm_features
+from pipeline.model.detector import resized
 
 _STRIDES = (2, 4, 8, 16, 32)
 _SHAPES = 3  # planes before those of the classes: foreground, boundary, depth
@@ -133,7 +134,7 @@ class Segmenter(nn.Module):
 
     def _logits(self, images: Sequence[Tensor]) -> list[Tensor]:
         """The network's planes (K, H, W) for each image, in its own pixels, float32."""
-        small = [_resized((image / 255 - self.mean) / self.std, self.spec.scale) for image in images]
+        small = [resized((image / 255 - self.mean) / self.std, self.spec.scale) for image in images]
         height, width = (-(-max(p.shape[axis] for p in small) // _STRIDES[-1]) * _STRIDES[-1] for axis in (-2, -1))
         padded = [_padded(plane, height, width) for plane in small]
         whole = self.network(torch.stack(padded).contiguous(memory_format=self.order)).float()
@@ -241,14 +242,6 @@ def _probabilities(logits: Tensor) -> Tensor:
 
 def _convolution(inputs: int, outputs: int) -> list[nn.Module]:
     return [nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
-
-
-def _resized(plane: Tensor, scale: float) -> Tensor:
-    """An image (3, H, W) with its sides multiplied by `scale` and rounded to whole pixels."""
-    if scale == 1:
-        return plane
-    size = [max(1, round(side * scale)) for side in plane.shape[-2:]]
-    return functional.interpolate(plane[None], size, mode="bilinear", antialias=True)[0]
 
 
 def _padded(plane: Tensor, height: int, width: int) -> Tensor:

@@ -154,7 +154,7 @@ def _logger(make: Callable[..., Logger], folder: Path, settings: Mapping[str, An
 
 def _detector(model: Description, statistics: Mapping[str, Any], categories: int) -> nn.Module:
     spec = model.sized(statistics)
-    derived = {name: getattr(spec, name) for name, value in vars(model).items() if value is None}
+    derived = {name: getattr(spec, name) for name, value in vars(model).items() if value != getattr(spec, name)}
     log.info("derived from the data: %s", ", ".join(f"{name} {value}" for name, value in derived.items()) or "nothing")
     detector = spec.build(categories)
     initial_weights(detector)
