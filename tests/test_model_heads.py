@@ -12,7 +12,7 @@ from torchvision.ops import MultiScaleRoIAlign, roi_align
 
 from pipeline.masks.runs import from_dense
 from pipeline.masks.windows import windows
-from pipeline.model.heads import chosen_logits, mask_loss
+from pipeline.model.heads import chosen_logits, mask_loss, quarters
 from pipeline.model.pooling import PyramidPool, pooled
 
 STRIDES = (4, 8, 16, 32)
@@ -143,7 +143,7 @@ def test_the_logits_of_one_class_are_those_of_the_whole_predictor(count: int, si
     predictor, labels = MaskRCNNPredictor(24, 16, classes), torch.randint(0, classes, (count,))
     features = torch.randn(count, 24, side, side, requires_grad=True)
     wanted = predictor(features)[torch.arange(count), labels]
-    found = chosen_logits(predictor, features, labels)
+    found = chosen_logits(predictor, quarters(predictor, features), labels)
     assert found.shape == (count, 2 * side, 2 * side)
     torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
     weights = torch.randn_like(found)
@@ -176,9 +176,10 @@ def test_the_mask_loss_of_no_boxes_is_0_and_has_a_gradient() -> None:
     assert loss.item() == 0
 
 
+@pytest.mark.parametrize("detail", [False, True])
 @pytest.mark.parametrize("counts", [(0, 3), (0, 0), (2, 0)])
-def test_losses_are_finite_where_images_hold_no_instance(counts: tuple[int, int]) -> None:
-    detector = build().train()
+def test_losses_are_finite_where_images_hold_no_instance(counts: tuple[int, int], detail: bool) -> None:
+    detector = build(detail=detail).train()
     images = [noise(64, 64, i) for i in range(2)]
     targets = [target(ellipses((64, 64), n, n)) for n in counts]
     torch.manual_seed(0)

@@ -21,7 +21,8 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from pipeline.instances import Alignment, Detections
 from pipeline.model.backbone import Backbone, build_backbone
-from pipeline.model.heads import Heads
+from pipeline.model.detail import Detail
+from pipeline.model.heads import DETAIL, Heads
 from pipeline.model.pooling import PyramidPool
 from pipeline.model.proposals import Proposals
 
@@ -43,7 +44,8 @@ class MaskRCNN:
     proposals: kept after the proposal network's NMS; candidates: before it, per level.
     box_samples: boxes per image that train the box head. score_floor, nms: of detections, 0 to 1.
     mask_loss: of the mask head. class_weights: of the background and of each category in the loss of the box head's
-    classes, null for equal ones.
+    classes, null for equal ones. detail: whether masks are refined from the image's own pixels, see
+    `pipeline.model.detail`.
     """
 
     family: ClassVar[str] = "maskrcnn"
@@ -63,6 +65,7 @@ class MaskRCNN:
     mask_loss: Literal["bce", "dice", "bce_dice", "lovasz"] = "bce"
     class_weights: tuple[float, ...] | None = None
     heads: Literal["plain", "v2"] = "plain"
+    detail: bool = False
 
     def sized(self, statistics: Mapping[str, Any]) -> MaskRCNN:
         """The same with every null replaced by a number derived from `statistics`, as `convert` measures them.
@@ -117,8 +120,13 @@ class Detector(nn.Module):
     off by pixels.
     """
 
-    predictors: ClassVar[tuple[str, ...]] = ("roi_heads.box_predictor.", "roi_heads.mask_predictor.mask_fcn_logits.")
-    """Beginnings of the names of the parameters whose shape follows from the categories."""
+    predictors: ClassVar[tuple[str, ...]] = (
+        "roi_heads.box_predictor.",
+        "roi_heads.mask_predictor.mask_fcn_logits.",
+        "roi_heads.refine.",
+        "detail.",
+    )
+    """Beginnings of the names of the parameters that a start may lack: those of the categories, and of the detail."""
 
     mean: Tensor
     std: Tensor
@@ -128,6 +136,7 @@ class Detector(nn.Module):
         super().__init__()
         self.spec, self.backbone = spec, backbone
         self.rpn, self.roi_heads = _proposals(spec), _heads(spec, categories)
+        self.detail = Detail() if spec.detail else None
         self.register_buffer("mean", torch.tensor(spec.backbone.mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(spec.backbone.std).view(3, 1, 1), persistent=False)
         for part in (self.backbone, self.rpn.head, self.roi_heads.box_predictor, self.roi_heads.mask_predictor):
@@ -150,12 +159,16 @@ class Detector(nn.Module):
         scaled = None if targets is None else [_scaled(t, f) for t, f in zip(targets, factors, strict=True)]
         features = self.backbone(batch)
         proposals, losses = self.rpn(ImageList(batch, sizes), features, scaled)
-        results, more = self.roi_heads(features, proposals, sizes, scaled)
+        results, more = self.roi_heads(features | self.details(batch), proposals, sizes, scaled)
         if self.training:
             return losses | more
         for result, factor in zip(results, factors, strict=True):
             result["boxes"] = result["boxes"] / factor
         return results
+
+    def details(self, batch: Tensor) -> dict[str, Tensor]:
+        """The features of a batch, as `batch` gives it, that the heads want beside those of the backbone."""
+        return {} if self.detail is None else {DETAIL: self.detail(batch).float()}
 
     def batch(self, images: list[Tensor]) -> tuple[Tensor, list[tuple[int, int]]]:
         """Normalised images (B, 3, h, w), padded right and below to a multiple of 32, and their own sizes."""
@@ -229,6 +242,7 @@ def _heads(spec: MaskRCNN, categories: int) -> Heads:
         alignment=spec.alignment,
         mask_loss=spec.mask_loss,
         class_weights=spec.class_weights,
+        detail=spec.detail,
         box_roi_pool=PyramidPool(strides, 7, spec.alignment, scale, level),
         box_head=_box_head(spec, norm),
         box_predictor=FastRCNNPredictor(1024, classes),

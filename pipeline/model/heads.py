@@ -11,8 +11,12 @@ from torchvision.models.detection.roi_heads import RoIHeads, fastrcnn_loss
 
 from pipeline.instances import Alignment
 from pipeline.masks.windows import Windows
+from pipeline.model.detail import Refine
 from pipeline.model.losses import MASK_LOSSES, MaskLoss, class_loss, weights_of
+from pipeline.model.pooling import PyramidPool
 from pipeline.model.targets import mask_targets
+
+DETAIL = "detail"  # the name of the image's own features among those of the pyramid
 
 # Boxes per pass of the mask head, which bounds its memory: few on a CPU, whose cache should hold what they make.
 _MASK_CHUNK = {"cpu": 32, "other": 512}
@@ -25,7 +29,8 @@ class Heads(RoIHeads):
     Sampling, box coding, losses and box post-processing are torchvision's own, but for the two that may be chosen.
     alignment: of the mask targets. mask_loss: one of `pipeline.model.losses`. class_weights: of the background and of
     each category in the loss of the classes, K + 1 numbers; null for torchvision's own loss. Raises ConfigError for
-    another number of them.
+    another number of them. detail: whether masks are refined by the features `DETAIL`, as `pipeline.model.detail` has
+    it, which then are among those that the heads are given.
     """
 
     def __init__(
@@ -34,9 +39,14 @@ class Heads(RoIHeads):
         alignment: Alignment,
         mask_loss: MaskLoss = "bce",
         class_weights: tuple[float, ...] | None = None,
+        detail: bool = False,
         **settings: Any,
     ):
         super().__init__(**settings)
+        self.refine: Refine | None = None
+        if detail:
+            self.refine = Refine(self.mask_predictor.conv5_mask.out_channels)
+            self.detail_pool = PyramidPool((1,), 2 * self.mask_roi_pool.side, alignment)
         self.alignment, self.mask_loss = alignment, mask_loss
         self.mask_batch_norm = any(isinstance(part, nn.BatchNorm2d) for part in self.mask_head.modules())
         classes = self.box_predictor.cls_score.out_features
@@ -77,10 +87,12 @@ class Heads(RoIHeads):
         pooled = self.mask_roi_pool(features, boxes).contiguous(memory_format=torch.channels_last)
         # Batch norm in training wants to see all boxes at once.
         size = max(len(pooled), 1) if self.training and self.mask_batch_norm else _chunk(pooled)
-        parts = [
-            chosen_logits(self.mask_predictor, self.mask_head(part), chosen)
-            for part, chosen in zip(pooled.split(size), labels.split(size), strict=True)
-        ]
+        details = self.detail_pool({DETAIL: features[DETAIL]}, boxes).split(size) if self.refine else ()
+        parts = []
+        for i, (part, chosen) in enumerate(zip(pooled.split(size), labels.split(size), strict=True)):
+            hidden = quarters(self.mask_predictor, self.mask_head(part))
+            logits = chosen_logits(self.mask_predictor, hidden, chosen)
+            parts.append(logits + self.refine(hidden, details[i]) if self.refine else logits)
         return torch.cat(parts).float()
 
     def _losses(self, features, proposals, image_shapes, targets) -> dict[str, Tensor]:  # type: ignore[no-untyped-def]
@@ -106,20 +118,29 @@ def _chunk(boxes: Tensor) -> int:
     return _MASK_CHUNK.get(boxes.device.type, _MASK_CHUNK["other"])
 
 
-def chosen_logits(predictor: nn.Module, features: Tensor, labels: Tensor) -> Tensor:
-    """What torchvision's `MaskRCNNPredictor` says of one class per box: (P, 2S, 2S) of features (P, C, S, S).
+def quarters(predictor: nn.Module, features: Tensor) -> Tensor:
+    """What torchvision's `MaskRCNNPredictor` makes of features (P, C, S, S) before its last layer: (P, S, S, 2, 2, C').
 
-    It doubles the sides by a convolution of kernel and stride 2, which is one matrix product, and has a logit for each
-    class, of which one is wanted: the others are not computed.
+    It doubles the sides by a convolution of kernel and stride 2, which is one matrix product: row and column of the
+    cell, row and column inside it.
     """
-    up, last = predictor.conv5_mask, predictor.mask_fcn_logits
+    up = predictor.conv5_mask
     count, _, side, _ = features.shape
     kernel = up.weight.permute(2, 3, 1, 0).flatten(0, 2)  # (2 · 2 · C', C)
     hidden = functional.relu(functional.linear(features.permute(0, 2, 3, 1), kernel, up.bias.repeat(4)))
-    logits = hidden.view(count, side * side * 4, up.out_channels) @ last.weight[labels, :, 0]
+    return hidden.view(count, side, side, 2, 2, up.out_channels)
+
+
+def chosen_logits(predictor: nn.Module, hidden: Tensor, labels: Tensor) -> Tensor:
+    """The logits (P, 2S, 2S) of one class per box, int64 (P,), of what `quarters` gives.
+
+    torchvision's predictor has a logit for each class, of which one is wanted: the others are not computed.
+    """
+    last = predictor.mask_fcn_logits
+    count, side = hidden.shape[:2]
+    logits = hidden.view(count, 4 * side * side, last.in_channels) @ last.weight[labels, :, 0]
     logits = logits + last.bias[labels, None, None]
-    quarters = logits.view(count, side, side, 2, 2)  # row and column of the cell, row and column inside it
-    return quarters.transpose(2, 3).reshape(count, 2 * side, 2 * side)
+    return logits.view(count, side, side, 2, 2).transpose(2, 3).reshape(count, 2 * side, 2 * side)
 
 
 def mask_loss(

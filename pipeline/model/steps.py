@@ -53,7 +53,8 @@ class Seen:
 
     def masks(self, boxes: Tensor, labels: Tensor) -> Tensor:
         """Probabilities float32 (n, M, M) in the boxes' frames, for labels int64 (n,)."""
-        return self.detector.roi_heads.masks(self.features, [boxes * self.factor], [labels])[0]
+        features = self.features | self.detector.details(self.batch.tensors)
+        return self.detector.roi_heads.masks(features, [boxes * self.factor], [labels])[0]
 
 
 def together(detector: Detector, images: Sequence[Tensor]) -> list[Seen]:
