@@ -13,6 +13,7 @@ import io
 import logging
 import os
 import re
+import select
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +25,7 @@ from hydra._internal.utils import get_args_parser  # the parser that hydra.main 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from pipeline import compose, journal, stages
+from pipeline import compose, journal, stages, sweep
 from pipeline.build import build, call, nearest
 from pipeline.compose import Command
 from pipeline.errors import ConfigError, InputError
@@ -75,7 +76,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     stage = next((word for word in words if word in stages.STAGES), "")
     try:
         with _command_line(sys.argv[0], *words):
-            return _enter(stage, words)
+            _enter(stage, words)
+            sys.stdout.flush()
+        return 0
     except InputError as error:
         status, message = 1, str(error)
     except ConfigError as error:
@@ -88,7 +91,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not isinstance(error.__context__, KeyboardInterrupt):
             raise
         status, message = 130, "interrupted"
-    except Exception:
+    except Exception as error:
+        if isinstance(error, BrokenPipeError) and _reader_is_gone():
+            return 141  # as a shell says of who is ended by it
         traceback.print_exc()
         status, message = 1, "this is a defect of the program, not of your input; please report the lines above"
     print(f"maskline {stage}".rstrip() + f": {message}", file=sys.stderr)
@@ -107,32 +112,42 @@ def arguments(stage: str, *words: str) -> dict[str, Any]:
         return build(stages.load(stage), compose.settings_of(command, config, command.overrides))
 
 
-def _enter(stage: str, words: list[str]) -> int:
+def _reader_is_gone() -> bool:
+    """Whether nobody reads what is printed any more, as behind `| head`; what else is printed then goes nowhere."""
+    own = sys.stdout.fileno()
+    poll = select.poll()
+    poll.register(own, select.POLLOUT)
+    if not any(state & select.POLLERR for _, state in poll.poll(0)):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), own)
+    return True
+
+
+def _enter(stage: str, words: list[str]) -> None:
     if {"-sc", "--shell-completion"} & set(words):
         _complete(words, stage)
     elif not stage:
-        return _without_stage(words)
+        _without_stage(words)
     else:
         words.remove(stage)
         if {"--help", "-h"} & set(words):
             print(_stage_help(_command(stage, words)[0]))
         else:
             _run(*_command(stage, words))
-    return 0
 
 
-def _without_stage(words: Sequence[str]) -> int:
+def _without_stage(words: Sequence[str]) -> None:
     if "--version" in words:
         try:
             print(f"maskline {importlib.metadata.version('maskline')}")
         except importlib.metadata.PackageNotFoundError:
             print("maskline, run from its sources and not installed")
-        return 0
+        return
     typed = next((word for word in words if not word.startswith("-") and "=" not in word), None)
     if typed is None and (not words or {"--help", "-h"} & set(words)):
         lines = (f"  {name:<12} {stages.description(name).partition(chr(10))[0]}" for name in stages.STAGES)
         print(USAGE.format(stages="\n".join(lines)), end="")
-        return 0
+        return
     what = f"{typed}: no such stage{nearest(typed, stages.STAGES)}" if typed else "name a stage first"
     raise ConfigError(f"{what}; there are: {', '.join(stages.STAGES)}")
 
@@ -164,8 +179,8 @@ def _run(command: Command, arguments: argparse.Namespace, flags: Sequence[str]) 
         raise failures[0]
 
 
-def _job(command: Command, failures: list[Exception]) -> Callable[[DictConfig], None]:
-    """Return what Hydra calls with each composed configuration.
+def _job(command: Command, failures: list[Exception]) -> Callable[[DictConfig], float | None]:
+    """Return what Hydra calls with each composed configuration, and what gives its sweeper the stage's score.
 
     A failure that has a message of its own is kept aside in a single run: Hydra would print a line about it first. In
     a sweep it is logged and raised, so that Hydra knows which job failed and the others go on. The stage sees the
@@ -173,33 +188,38 @@ def _job(command: Command, failures: list[Exception]) -> Callable[[DictConfig], 
     """
     typed = tuple(sys.argv)
 
-    def job(config: DictConfig) -> None:
+    def job(config: DictConfig) -> float | None:
         try:
-            overrides = list(HydraConfig.get().overrides.task)
+            overrides, given = list(HydraConfig.get().overrides.task), str(config.run)
             settings = compose.settings_of(command, config, overrides)
             if {os.environ.get(name, "0") for name in RANKS} == {"0"}:
                 journal.note(Path(settings["paths"]["output"]), compose.as_recorded(command, settings, overrides))
+            if command.stage in sweep.BORROWERS and settings["run"] != given:
+                stages.lend(settings["paths"], given, settings["run"])
             with _command_line(*typed):
-                call(stages.load(command.stage), settings)
+                score: float | None = call(stages.load(command.stage), settings)
+                return score
         except (InputError, ConfigError) as error:
             if command.multirun:
                 log.error("%s", error)
                 raise
             failures.append(error)
+        return None
 
     return job
 
 
 def _hydra_overrides(command: Command) -> list[str]:
-    """Name Hydra's job after the stage; a stage that makes no files leaves no log either."""
+    """Name Hydra's job after the stage and tell a search what scores are; a stage that makes no files leaves no log."""
     settings = [f"hydra.job.name={command.stage}"]
     if "overwrite" not in stages.parameters(command.stage):
         settings += ["hydra/job_logging=console", "hydra.output_subdir=null", "hydra.run.dir=."]
+    settings += sweep.settings(command.parsed())
     typed = {override.key_or_group for override in command.parsed()}
     return [setting for setting in settings if setting.partition("=")[0] not in typed]
 
 
-def _application(command: Command, job: Callable[[DictConfig], None], words: Sequence[str]) -> None:
+def _application(command: Command, job: Callable[[DictConfig], float | None], words: Sequence[str]) -> None:
     """Run the one Hydra application with `words` as its command line."""
     with _command_line(sys.argv[0], *words):
         hydra.main(version_base="1.3", config_path=str(command.conf), config_name="config")(job)()

@@ -4,15 +4,15 @@ Hydra composes; this module asks it beforehand, in the same way, and says what i
 line: the key or option as it was typed, why it is refused, and the nearest right name.
 
 A sweep (`--multirun`) is refused as a whole where one of its jobs would be, or where two would write to one place.
-Jobs of `train` and `run` that differ in more than where they write get a run of their own each: `seed=0,1` makes
-runs `baseline_seed-0` and `baseline_seed-1`. (They share `<paths.output>/submission.csv`: the last job's remains.)
+Jobs of `train`, `run`, `tune` and `postprocess` that differ in more than where they write get a run of their own each:
+`seed=0,1` makes runs `baseline_seed-0` and `baseline_seed-1`. (Those of `run` share `<paths.output>/submission.csv`:
+the last job's remains.) Those of the last two stages work on the detections of `baseline`. A search is refused in the
+same way, by the ends of what it chooses from, and where the stage returns no score to search by.
 """
 
 from __future__ import annotations
 
 import difflib
-import hashlib
-import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -35,9 +35,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from pipeline import stages
+from pipeline import stages, sweep
 from pipeline.build import build, nearest, resolve, signature, slice_for
 from pipeline.errors import ConfigError
+from pipeline.sweep import run_of_job, top
 
 HERE = Path(__file__).resolve().parent
 CONF = HERE / "conf" if (HERE / "conf").is_dir() else HERE.parent / "conf"
@@ -45,9 +46,6 @@ CONF = HERE / "conf" if (HERE / "conf").is_dir() else HERE.parent / "conf"
 
 ALWAYS = ("hydra", "experiment", "debug", "competition")
 """Top-level names that every stage accepts: they may hold values for other stages too, and the contest names paths."""
-
-PLACES = ("competition", "paths", "run", "fold", "split", "submission", "truth", "name")
-"""Top-level keys that say where a job reads and writes, not what it does."""
 
 NOT_RECORDED = ("hydra", "paths", "submission", "truth", "format", "overwrite", "quiet")
 """Top-level keys that no record holds: places of this machine, and what changes no result."""
@@ -90,11 +88,11 @@ def refuse_foreign(command: Command) -> None:
     """Raise ConfigError for an override whose top-level key is none of the stage's, naming the stages that take it."""
     own = {*stages.parameters(command.stage), *ALWAYS}
     for override in command.parsed():
-        top = _top(override)
-        takers = [name for name in stages.STAGES if top in stages.parameters(name)]
-        if top not in own and takers:
-            raise ConfigError(f"{override.input_line}: {command.stage} does not take {top}; {', '.join(takers)} do")
-        if top not in own:
+        key = top(override)
+        takers = [name for name in stages.STAGES if key in stages.parameters(name)]
+        if key not in own and takers:
+            raise ConfigError(f"{override.input_line}: {command.stage} does not take {key}; {', '.join(takers)} do")
+        if key not in own:
             with composer(command):
                 raise ConfigError(_no_such_key(override, _known()))
 
@@ -109,8 +107,8 @@ def check(command: Command) -> None:
             config = compose(overrides)
             settings = settings_of(command, config, overrides)
             build(function, slice_for(function, settings))
-            first = places.setdefault(_place(command.stage, settings), number)
-            if first != number and "overwrite" in stages.parameters(command.stage):
+            first = places.setdefault(sweep.place(command.stage, settings), number)
+            if first != number and (stages.scores(command.stage) or "overwrite" in stages.parameters(command.stage)):
                 raise ConfigError(
                     f"jobs {first} and {number} of the sweep would write the same files below "
                     f"{settings['paths']['output']}; sweep over competition, paths.output, run or fold instead"
@@ -119,23 +117,10 @@ def check(command: Command) -> None:
 
 def settings_of(command: Command, config: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
     """Return the resolved top-level settings of one job; in a sweep, with a run of its own where it needs one."""
-    if command.multirun and command.stage in ("train", "run"):
+    if command.multirun and command.stage in sweep.APART:
         run = run_of_job(str(config.run), parse(overrides), command.fixed())
         OmegaConf.update(config, "run", run)
     return slice_for(stages.load(command.stage), config)
-
-
-def run_of_job(run: str, overrides: Sequence[Override], fixed: set[str]) -> str:
-    """Return `run` followed by what sets this job apart, fit for a folder's name; `run` where it is swept itself."""
-    swept = [override for override in overrides if override.key_or_group not in fixed]
-    what = [override for override in swept if _top(override) not in PLACES]
-    if any(override.key_or_group == "run" for override in swept) or not what:
-        return run
-    text = "_".join(f"{override.key_or_group}-{override.get_value_element_as_str()}" for override in what)
-    clean = re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-")
-    if len(clean) > 80 or re.search(r"[^A-Za-z0-9._/-]", text):
-        clean = f"{clean[:70]}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
-    return f"{run}_{clean}"
 
 
 def as_recorded(command: Command, settings: Mapping[str, Any], overrides: Sequence[str]) -> list[dict[str, Any]]:
@@ -144,7 +129,7 @@ def as_recorded(command: Command, settings: Mapping[str, Any], overrides: Sequen
     found = []
     for stage in stages.LINE if command.stage == "run" else {command.stage}.intersection(stages.LINE):
         takes = {*stages.parameters(stage), *ALWAYS} - {*NOT_RECORDED}
-        kept = [text for text, one in zip(own, parse(own), strict=True) if _top(one) in takes]
+        kept = [text for text, one in zip(own, parse(own), strict=True) if top(one) in takes]
         resolved = {key: settings[key] for key in stages.parameters(stage) if key in settings and key in takes}
         found.append({"stage": stage, "overrides": kept, "settings": resolved})
     return found
@@ -162,34 +147,21 @@ def about_record(command: Command) -> Command:
     return replace(command, overrides=(contest,) * any(map(Path.is_file, known)) + command.overrides)
 
 
-def _top(override: Override) -> str:
-    return re.split(r"[./@]", override.key_or_group)[0]
-
-
-def _place(stage: str, settings: Mapping[str, Any]) -> tuple[str, ...]:
-    """Where a job writes: two jobs of one place would overwrite one another."""
-    names = [name for name in ("fold", "split", "submission", "truth") if name in settings]
-    names += ["run"] if stage != "submit" else []
-    return (*map(str, settings["paths"].values()), *(str(settings.get(name)) for name in names))
-
-
 def _jobs(command: Command) -> list[tuple[str, ...]]:
-    """Return the overrides of each job: all combinations of a sweep; of a sweeper that searches, its first."""
+    """Return the overrides of each job; of a sweeper that searches, of enough of them to tell what is wrong."""
     if not command.multirun:
         return [command.overrides]
     parsed = command.parsed()
     plain = compose([override.input_line or "" for override in parsed if not override.is_sweep_override()])
     sweeper = plain.hydra.sweeper
-    params = [f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()]
-    choices: dict[str, list[str]] = {}
-    for override in (*parse(params), *parsed):
-        key = override.get_key_element()
-        if not override.is_sweep_override():
-            choices[key] = [override.input_line or ""]
-        elif override.is_discrete_sweep():
-            choices[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
-    every = str(sweeper.get("_target_")).endswith("BasicSweeper")
-    return list(itertools.product(*(values if every else values[:1] for values in choices.values())))
+    searches = sweep.searches(sweeper)
+    if searches and not stages.scores(command.stage):
+        those = ", ".join(name for name in stages.STAGES if stages.scores(name))
+        raise ConfigError(f"{sweeper._target_} searches by a score, and {command.stage} returns none; {those} do")
+    if searches and plain.fold == "all" and "trainer" in stages.parameters(command.stage):
+        raise ConfigError("fold=all: nothing is left to validate on, and so there is no score to search by")
+    params = parse([f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()])
+    return sweep.jobs([*params, *parsed], searches)
 
 
 # ------------------------------------------------------------------------------------------------- Hydra's part
@@ -240,9 +212,11 @@ def explain(error: Exception, overrides: Sequence[Override]) -> str:
         if group in options and value is None and not override.is_delete():
             return f"{override.input_line}: to choose no option of a group, write ~{group}"
         if group in options and not isinstance(value, list) and value not in (*options[group], None):
+            if group == "hydra/sweeper" and value in sweep.EXTRAS:
+                return f'{override.input_line} needs the extra {value}: pip install "maskline[{value}]"'
             near = nearest(str(value), options[group])
             return f"{override.input_line}: no such {group}{near}; there are: {_list(options[group])}"
-    known = _known()
+    known = _known([override.input_line or "" for override in overrides if override.key_or_group.startswith("hydra/")])
     for override in overrides:
         if not override.is_add() and not override.is_force_add() and not known.get(override.key_or_group):
             return _no_such_key(override, known)
@@ -250,14 +224,14 @@ def explain(error: Exception, overrides: Sequence[Override]) -> str:
     return "; ".join(dict.fromkeys(line for line in lines if line)) or repr(error)
 
 
-def _known() -> dict[str, bool]:
-    """Return every group and every dotted key of the configuration as it is without overrides, and whether it stands.
+def _known(chosen: Sequence[str] = ()) -> dict[str, bool]:
+    """Return every group and every dotted key of the configuration as it is with `chosen`, and whether it stands.
 
     A key that a target takes and the configuration leaves out stands not: it is given with a plus sign.
     """
     known = dict.fromkeys(groups(GlobalHydra.instance().config_loader()), True)
     try:
-        config = hydra.compose("config", return_hydra_config=True)
+        config = hydra.compose("config", list(chosen), return_hydra_config=True)
     except FAILURES:
         return known
     return dict(_flat(OmegaConf.to_container(config, resolve=False))) | known

@@ -11,18 +11,31 @@ from typing import Self, TypeVar
 from tqdm import tqdm
 
 Item = TypeVar("Item")
-_SECONDS = 15.0  # between two plain lines
+_SECONDS = 15.0  # between two plain lines; of work that takes less its cost is not said beforehand
+_LEAST = 1.0  # seconds that tell how fast some work is
 
 
 class Bar:
     """How far some work has come. On a terminal a bar; else a line at most every 15 seconds; nothing if `quiet`.
 
-    total: units in all, `initial` of them done before this process began.
+    total: units in all, `initial` of them done before this process began. timed: of how many units the time is taken,
+    behind the first, to say what the whole will cost; 0: none. besides: is added to what is said.
     """
 
-    def __init__(self, total: int, what: str, unit: str, initial: int = 0, quiet: bool = False):
+    def __init__(
+        self,
+        total: int,
+        what: str,
+        unit: str,
+        initial: int = 0,
+        quiet: bool = False,
+        timed: int = 0,
+        besides: str = "",
+    ):
         self.total, self.what, self.unit, self.done, self.initial = total, what, unit, initial, initial
         self.quiet, self.note = quiet, ""
+        self.timed, self.besides = 0 if quiet else timed, besides
+        self.first: tuple[float, int] | None = None  # when the first units were done, and how many
         self.begin = self.shown = time.monotonic()
         terminal = sys.stderr.isatty() and not quiet
         self.bar = tqdm(total=total, desc=what, unit=unit, initial=initial, dynamic_ncols=True) if terminal else None
@@ -44,6 +57,23 @@ class Bar:
             self.bar.update(units)
         elif time.monotonic() - self.shown >= _SECONDS:
             self._line()
+        if self.timed:
+            self._foretell()
+
+    def _foretell(self) -> None:
+        """Say once what the whole will cost. The first unit tells nothing: the start of everything is in it.
+
+        Units that are done together end together: some time must have passed as well. Of short work nothing is said.
+        """
+        now = time.monotonic()
+        begin, before = self.first = self.first or (now, self.done)
+        if self.done - before < self.timed or now - begin < _LEAST:
+            return
+        self.timed, units = 0, self.total - self.initial
+        seconds = (now - begin) / (self.done - before) * units
+        if seconds >= _SECONDS:
+            said = f"{self.what}: about {about(seconds)} for {units} {self.unit}s{self.besides}"
+            tqdm.write(said, file=sys.stderr)  # which keeps out of the way of a bar
 
     def close(self) -> None:
         """End the bar; a file gets a last line if it has had any."""
@@ -73,6 +103,13 @@ def track(items: Iterable[Item], total: int, what: str, unit: str, quiet: bool =
 def since(start: float) -> str:
     """Time since `start` (of time.monotonic), as `clock` writes it."""
     return clock(time.monotonic() - start)
+
+
+def about(seconds: float) -> str:
+    """Seconds that are an estimate, as "35 s", "4 min" or "2.5 h"."""
+    if seconds < 100:
+        return f"{max(round(seconds / 5), 1) * 5} s"
+    return f"{seconds / 60:.0f} min" if seconds < 100 * 60 else f"{seconds / 3600:.1f} h"
 
 
 def clock(seconds: float) -> str:

@@ -27,6 +27,13 @@ def real_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    """A toy contest, run to its end once for all tests of records; they copy what they change."""
-    return make(tmp_path_factory.mktemp("made"))
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all processes of this run of the tests have in common; see `fixtures.line.once`."""
+    own = tmp_path_factory.getbasetemp()
+    return (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "shared"
+
+
+@pytest.fixture(scope="session")
+def made(shared: Path) -> Made:
+    """A toy contest, run to its end once for all tests of the line and of records; they copy what they change."""
+    return make(shared / "made")

@@ -261,6 +261,7 @@ def test_what_is_told_of_a_stage_without_importing_it_is_true_of_the_function() 
 
 
 NO_DEFAULT = {f"competition={key}": ("competition.categories=[cell]",) for key in ("coco", "openimages2019")}
+NO_DEFAULT["search=given"] = ("postprocess.score=0.5",)
 
 
 def test_every_option_of_every_group_builds() -> None:
@@ -309,3 +310,13 @@ def test_the_wheel_holds_the_configuration(tmp_path: Path) -> None:
     assert ours <= inside
     assert {"pipeline/__main__.py", "pipeline/stages/run.py"} <= inside
     assert not any(name.startswith(("tests/", "outputs/", "data/")) for name in inside)
+
+
+def test_who_stops_reading_gets_no_complaint(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pipeline", "train", "--help"]
+    with subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141

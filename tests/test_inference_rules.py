@@ -153,11 +153,11 @@ def test_which_orders_of_steps_are_nested(steps: Any, order: Any, overlap: Any, 
 @pytest.mark.parametrize(
     ("steps", "said"),
     [
-        (("score", "maks"), "steps: maks: no such step; there are: vote, rescore, score, mask, holes"),
+        (("score", "maks"), "steps: maks: no such step; there are: gate, vote, rescore, score, mask, holes"),
         (("score",), "steps: wanted mask once, got it 0 times in score"),
         (("mask", "mask"), "steps: wanted mask once, got it 2 times"),
-        (("mask", "score"), "steps: wanted vote, rescore, score before mask and .* after it, got mask, score"),
-        (("nms", "mask"), "steps: wanted vote, rescore, score before mask and .* after it, got nms, mask"),
+        (("mask", "score"), "steps: wanted gate, vote, rescore, score before mask and .* after it, got mask, score"),
+        (("nms", "mask"), "steps: wanted gate, vote, rescore, score before mask and .* after it, got nms, mask"),
     ],
 )
 def test_steps_that_cannot_follow_one_another_are_refused(steps: Any, said: str) -> None:
@@ -324,7 +324,7 @@ def test_rules_come_from_the_configuration_by_their_place_now_and_before() -> No
     ("changes", "said"),
     [
         ({"steps": ["score", "mask", "overlap"]}, r"postprocess.steps\[2\]: expected one of .*; nearest: overlaps"),
-        ({"steps": ["mask", "score"]}, "postprocess: .*Rules refuses its keys: steps: wanted vote, rescore, score"),
+        ({"steps": ["mask", "score"]}, "postprocess: .*Rules refuses its keys: steps: wanted gate, vote, rescore"),
         ({"score": {"astro": "much"}}, "postprocess.score.astro: expected float, got 'much'"),
         ({"score": {"astro": 2}}, "refuses its keys: score.astro: wanted a number from 0 to 1, got 2.0"),
         ({"min_area": 2.5}, "postprocess.min_area: expected int or Mapping or list of int, got 2.5"),

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from fixtures.line import TINY, maskline
+from fixtures.line import TINY, maskline, typed
 
 from pipeline import toy
 
@@ -20,12 +20,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     root = tmp_path_factory.mktemp("devices")
     toy.draw(root / "toy", seed=3, n_train=4, n_test=36)
     places = [f"paths.data={root / 'toy'}", f"paths.output={root / 'output'}"]
-    for words in (["convert", "n_folds=2"], ["train", *TINY, "trainer.steps=1"]):
-        done = maskline(words[0], *places, *words[1:])
-        assert done.returncode == 0, done.stderr
     words = [*places, "run=tiny", "split=test", "trainer.threads=1", "trainer.accelerator=cpu", "overwrite=true"]
-    done = maskline("predict", *words)
-    assert done.returncode == 0, done.stderr
+    for line in (["convert", "n_folds=2", *places], ["train", *TINY, "trainer.steps=1", *places], ["predict", *words]):
+        done = typed(*line)
+        assert done.returncode == 0, done.stderr
     return root, words
 
 

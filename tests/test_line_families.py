@@ -14,7 +14,8 @@ from fixtures.line import maskline, places
 from pipeline import toy
 from pipeline.__main__ import main
 from pipeline.files import read_detections
-from pipeline.model.unet import Segmenter
+from pipeline.inference.calibrate import MARKER
+from pipeline.model.unet import Segmenter, UNet
 from pipeline.model.weights import load_detector
 
 UNET = [
@@ -63,6 +64,14 @@ def test_a_u_net_leads_to_a_checked_csv(finished: tuple[list[str], Path]) -> Non
     assert {"loss_foreground", "loss_boundary", "loss_depth", "loss_class"} <= set(table.columns)
     (record,) = (output.parent / "submissions").glob("*_toy_unet/record.yaml")
     assert "model=unet" in record.read_text()
+
+
+def test_thresholds_that_were_left_open_are_chosen_when_the_training_ends(finished: tuple[list[str], Path]) -> None:
+    _, output = finished
+    model, info = load_detector(output / "runs/unet/fold0/best.pt")
+    assert model.spec.foreground == 0.0, "this one was given"
+    assert model.spec.marker == info["calibration"]["marker"] in (UNet.OPEN["marker"], *MARKER)
+    assert info["calibration"]["after"] >= info["calibration"]["before"] >= 0
 
 
 def test_a_u_net_that_breaks_off_ends_with_the_same_bits(

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from fixtures.contests import text, write_picture
-from fixtures.line import TINY, maskline, places
+from fixtures.line import TINY, places, typed
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 
@@ -41,7 +41,7 @@ def test_the_invented_contest_of_the_readme_runs_from_its_file_alone(tmp_path: P
     (tmp_path / "own/competition").mkdir(parents=True)
     (tmp_path / "own/competition/mycells.yaml").write_text(facts(), encoding="utf-8")
     own = ["--config-dir", str(tmp_path / "own"), "competition=mycells"]
-    done = maskline("run", *own, *places(tmp_path / "data", tmp_path), "n_folds=2", *TINY)
+    done = typed("run", *own, *places(tmp_path / "data", tmp_path), "n_folds=2", *TINY)
     assert done.returncode == 0, done.stderr
     rows = pd.read_csv(tmp_path / "output/submission.csv", dtype=str, keep_default_na=False)
     assert list(rows.columns) == ["id", "rle"]
@@ -53,9 +53,9 @@ def test_who_has_no_test_images_trains_and_is_scored_all_the_same(tmp_path: Path
     (tmp_path / "own/competition").mkdir(parents=True)
     (tmp_path / "own/competition/mycells.yaml").write_text(facts(), encoding="utf-8")
     own = ["--config-dir", str(tmp_path / "own"), "competition=mycells", "competition.sample_submission=null"]
-    done = maskline("run", *own, *places(tmp_path / "data", tmp_path), "n_folds=2", *TINY)
+    done = typed("run", *own, *places(tmp_path / "data", tmp_path), "n_folds=2", *TINY)
     assert done.returncode == 0, done.stderr
     assert "validation of tiny: mean precision" in done.stdout
     assert not (tmp_path / "output/submission.csv").exists()
-    alone = maskline("submit", *own, *places(tmp_path / "data", tmp_path), "run=tiny")
+    alone = typed("submit", *own, *places(tmp_path / "data", tmp_path), "run=tiny")
     assert (alone.returncode, "there is no test image, so there is nothing to submit" in alone.stderr) == (1, True)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
+from fixtures.line import maskline, to_be_killed, typed
 
 from pipeline import toy
 
@@ -37,10 +37,16 @@ def contest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def command(stage: str, contest: Path, output: Path) -> list[str]:
+def words(stage: str, contest: Path, output: Path) -> list[str]:
     own = SMALL if stage == "train" else ["n_folds=2"]
-    places = [f"paths.data={contest}", f"paths.output={output}"]
-    return [sys.executable, "-m", "pipeline", stage, *places, *own]
+    return [stage, f"paths.data={contest}", f"paths.output={output}", *own]
+
+
+def here(*line: str) -> str:
+    """What a command writes to standard error that ends well in this process; the killed ones have their own."""
+    done = typed(*line)
+    assert done.returncode == 0, done.stderr
+    return done.stderr
 
 
 def weights(output: Path) -> dict[str, torch.Tensor]:
@@ -50,7 +56,7 @@ def weights(output: Path) -> dict[str, torch.Tensor]:
 
 def kill_in_training(contest: Path, output: Path, epoch: int) -> None:
     """Start the training and kill it, with its loader, some steps after it has finished that many epochs."""
-    process = subprocess.Popen(command("train", contest, output), start_new_session=True, stderr=subprocess.DEVNULL)
+    process = to_be_killed(*words("train", contest, output))
     history = output / "runs" / "baseline" / "fold0" / "history.csv"
     limit = time.monotonic() + 240
     while not (history.is_file() and len(history.read_text().splitlines()) > epoch):
@@ -65,12 +71,13 @@ def kill_in_training(contest: Path, output: Path, epoch: int) -> None:
 
 def test_a_training_killed_twice_ends_with_the_same_bits_as_one_never_killed(contest: Path, tmp_path: Path) -> None:
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
-    for output in (undisturbed, killed):
-        subprocess.run(command("convert", contest, output), check=True, capture_output=True)
-    subprocess.run(command("train", contest, undisturbed), check=True, capture_output=True)
+    here(*words("convert", contest, undisturbed))
+    shutil.copytree(undisturbed, killed)
+    here(*words("train", contest, undisturbed))
     kill_in_training(contest, killed, epoch=1)
     kill_in_training(contest, killed, epoch=2)
-    done = subprocess.run(command("train", contest, killed), check=True, capture_output=True, text=True)
+    done = maskline(*words("train", contest, killed))
+    assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
 
     wanted, found = weights(undisturbed), weights(killed)
@@ -81,12 +88,11 @@ def test_a_training_killed_twice_ends_with_the_same_bits_as_one_never_killed(con
 
 
 def test_a_complete_training_is_skipped_and_another_one_in_its_place_is_refused(contest: Path, tmp_path: Path) -> None:
-    subprocess.run(command("convert", contest, tmp_path), check=True, capture_output=True)
-    short = [*command("train", contest, tmp_path), "trainer.steps=2", "trainer.epoch_steps=2"]
-    subprocess.run(short, check=True, capture_output=True)
-    again = subprocess.run(short, check=True, capture_output=True, text=True)
-    assert "is complete" in again.stderr
-    other = subprocess.run([*short, "seed=1"], capture_output=True, text=True)
+    here(*words("convert", contest, tmp_path))
+    short = [*words("train", contest, tmp_path), "trainer.steps=2", "trainer.epoch_steps=2"]
+    here(*short)
+    assert "is complete" in here(*short)
+    other = typed(*short, "seed=1")
     assert other.returncode == 1
     assert "settings.seed changed" in other.stderr
     assert "run=NAME" in other.stderr
@@ -95,16 +101,15 @@ def test_a_complete_training_is_skipped_and_another_one_in_its_place_is_refused(
 def test_a_prediction_that_is_killed_goes_on_and_ends_with_the_same_bytes(tmp_path: Path) -> None:
     data, output = tmp_path / "toy", tmp_path / "output"
     toy.draw(data, seed=3, n_train=4, n_test=40)
-    subprocess.run(command("convert", data, output), check=True, capture_output=True)
-    short = [*command("train", data, output), "trainer.steps=1", "trainer.epoch_steps=1"]
-    subprocess.run(short, check=True, capture_output=True)
+    here(*words("convert", data, output))
+    here(*words("train", data, output), "trainer.steps=1", "trainer.epoch_steps=1")
     fold = output / "runs" / "baseline" / "fold0"
-    words = [sys.executable, "-m", "pipeline", "predict", f"paths.data={data}", f"paths.output={output}"]
-    words += ["split=test", "trainer.threads=1", "trainer.accelerator=cpu"]
-    subprocess.run(words, check=True, capture_output=True)
+    line = ["predict", f"paths.data={data}", f"paths.output={output}"]
+    line += ["split=test", "trainer.threads=1", "trainer.accelerator=cpu"]
+    here(*line)
     wanted = (fold / "detections_test.npz").read_bytes()
 
-    again = subprocess.Popen([*words, "overwrite=true"], stderr=subprocess.DEVNULL)
+    again = to_be_killed(*line, "overwrite=true")
     limit = time.monotonic() + 240
     while not (fold / "detections_test.parts" / "000000.npz").is_file():
         assert again.poll() is None, "the prediction ended before its first part was written"
@@ -115,7 +120,6 @@ def test_a_prediction_that_is_killed_goes_on_and_ends_with_the_same_bytes(tmp_pa
     assert (fold / "detections_test.npz").read_bytes() == wanted, "what was whole stays until the new file is"
 
     (fold / "detections_test.npz").unlink()
-    resumed = subprocess.run(words, check=True, capture_output=True, text=True)
-    assert "fold 0, test: 40 images" in resumed.stderr
+    assert "fold 0, test: 40 images" in here(*line)
     assert (fold / "detections_test.npz").read_bytes() == wanted
     assert not (fold / "detections_test.parts").exists()

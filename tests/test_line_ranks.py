@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from fixtures.line import maskline, to_be_killed, typed
 
 from pipeline import toy
 
@@ -45,17 +46,20 @@ TWO = ["trainer.devices=2", "trainer.strategy=ddp", "trainer.batch_size=1"]
 def contest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("ranks")
     toy.draw(root / "toy", seed=3, n_train=8, n_test=3)
-    subprocess.run([*command("convert", root, root / "out"), "n_folds=2"], check=True, capture_output=True)
+    done = typed("convert", *places(root), "n_folds=2")
+    assert done.returncode == 0, done.stderr
     return root
 
 
-def command(stage: str, root: Path, output: Path) -> list[str]:
-    return [sys.executable, "-m", "pipeline", stage, f"paths.data={root / 'toy'}", f"paths.output={output}"]
+def places(root: Path) -> list[str]:
+    return [f"paths.data={root / 'toy'}", f"paths.output={root / 'out'}"]
 
 
-def train(root: Path, run: str, *own: str) -> tuple[pd.DataFrame, dict[str, torch.Tensor], Path]:
-    done = subprocess.run([*command("train", root, root / "out"), *SMALL, f"run={run}", *own], capture_output=True)
-    assert done.returncode == 0, done.stderr.decode()
+def train(
+    root: Path, run: str, *own: str, start: Callable[..., subprocess.CompletedProcess[str]] = maskline
+) -> tuple[pd.DataFrame, dict[str, torch.Tensor], Path]:
+    done = start("train", *places(root), *SMALL, f"run={run}", *own)
+    assert done.returncode == 0, done.stderr
     return result(root, run)
 
 
@@ -74,7 +78,7 @@ def double(contest: Path) -> tuple[pd.DataFrame, dict[str, torch.Tensor], Path]:
 def test_two_processes_learn_what_one_does_from_the_same_images(
     contest: Path, double: tuple[pd.DataFrame, dict[str, torch.Tensor], Path]
 ) -> None:
-    one, weights, _ = train(contest, "one", "trainer.batch_size=2")
+    one, weights, _ = train(contest, "one", "trainer.batch_size=2", start=typed)
     two, others, folder = double
     alike, means = ["loss_objectness", "loss_classifier"], ["loss_rpn_box_reg", "loss_box_reg", "loss_mask", "loss"]
     assert one["step"].tolist() == two["step"].tolist() == [2, 4]
@@ -92,8 +96,7 @@ def test_two_processes_learn_what_one_does_from_the_same_images(
 def test_two_processes_that_are_killed_go_on_to_the_same_weights(
     contest: Path, double: tuple[pd.DataFrame, dict[str, torch.Tensor], Path]
 ) -> None:
-    words = [*command("train", contest, contest / "out"), *SMALL, "run=killed", *TWO]
-    process = subprocess.Popen(words, start_new_session=True, stderr=subprocess.DEVNULL)
+    process = to_be_killed("train", *places(contest), *SMALL, "run=killed", *TWO)
     history = contest / "out" / "runs" / "killed" / "fold0" / "history.csv"
     limit = time.monotonic() + 400
     while not history.is_file():

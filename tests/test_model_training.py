@@ -30,7 +30,8 @@ from pipeline.inference.validation import Validation
 from pipeline.instances import Detections
 from pipeline.model.averaging import Averaging, last_epochs, moving
 from pipeline.model.engine import build_trainer, quiet_engine
-from pipeline.model.training import Module, Schedule, Trainer, precision
+from pipeline.model.module import Module
+from pipeline.model.training import Schedule, Trainer, precision
 from pipeline.model.weights import load_detector, read_weights
 from pipeline.stages import train as stage
 from pipeline.stages.convert import convert

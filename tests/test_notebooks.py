@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fixtures.line import TINY, maskline, places
+from fixtures.line import TINY, places
+from fixtures.records import Made
 
-from pipeline import toy
 from pipeline.records.notebook import notebook as bundled
 
 FOLDER = Path(__file__).resolve().parent.parent / "notebooks"
@@ -25,12 +25,10 @@ pytest.importorskip("ipykernel", reason="the notebooks need the extra `notebooks
 
 
 @pytest.fixture(scope="session")
-def example(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def example(made: Made, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """What the notebooks read from the environment: a finished run of a few toy images, and how to train a little."""
     folder = tmp_path_factory.mktemp("notebooks")
-    toy.draw(folder / "toy", seed=1, n_train=6, n_test=2)
-    done = maskline("run", *places(folder / "toy", folder), "n_folds=2", *TINY)
-    assert done.returncode == 0, done.stderr
+    made.whole(folder)
     return {
         "MASKLINE_EXAMPLE": shlex.join(places(folder / "toy", folder)),
         "MASKLINE_EXAMPLE_RUN": "tiny",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from pipeline import progress
-from pipeline.progress import Bar, clock, track
+from pipeline.progress import Bar, about, clock, track
 
 
 @pytest.mark.parametrize(
@@ -51,3 +53,49 @@ def test_quiet_work_says_nothing_however_long(
     monkeypatch.setattr(progress, "_SECONDS", 0.0)
     list(track(range(5), 5, "reading", "image", quiet=True))
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "5 s"), (12, "10 s"), (99, "100 s"), (229, "4 min"), (5999, "100 min"), (9000, "2.5 h")]
+)
+def test_an_estimate_claims_no_more_than_it_knows(seconds: float, text: str) -> None:
+    assert about(seconds) == text
+
+
+def said(total: int, times: list[float], monkeypatch: pytest.MonkeyPatch, **own: Any) -> None:
+    """Units that are done at these seconds after the start."""
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    with Bar(total, "fold 0", "image", timed=3, **own) as bar:
+        for now[0] in times:
+            bar.update()
+
+
+def test_what_the_whole_will_cost_is_said_once_when_the_first_units_are_done(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first took 5 seconds, each of the next three 2: 65 take 130, however long the start was."""
+    said(65, [5, 7, 9, 11, 12, 13], monkeypatch, besides=", besides 16 of others")
+    assert capsys.readouterr().err == "fold 0: about 2 min for 65 images, besides 16 of others\n"
+
+
+def test_units_that_end_together_do_not_look_as_if_they_took_no_time(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said(1000, [1.0] * 4 + [3.0] * 4, monkeypatch)
+    assert capsys.readouterr().err == "fold 0: about 8 min for 1000 images\n"
+
+
+def test_what_others_did_before_is_no_part_of_the_cost(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said(65, [5, 7, 9, 11], monkeypatch, initial=45)
+    assert capsys.readouterr().err == "fold 0: about 40 s for 20 images\n"
+
+
+@pytest.mark.parametrize(("total", "quiet"), [(7, False), (65, True)])
+def test_of_short_or_quiet_work_no_cost_is_said(
+    total: int, quiet: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said(total, [5, 7, 9, 11], monkeypatch, quiet=quiet)
+    assert capsys.readouterr().err == ""

@@ -7,59 +7,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import yaml
-from fixtures.contests import facts
+from fixtures.predicted import CONTEST, RULES, predicted
 
 from pipeline.errors import ConfigError, InputError
-from pipeline.files import Paths, write_coco, write_detections, write_folds
-from pipeline.inference.postprocess import decide
+from pipeline.files import Paths
 from pipeline.inference.rules import STANDARD, Rules
 from pipeline.inference.tune import Search
-from pipeline.instances import Detections
-from pipeline.masks.runs import area, boxes
 from pipeline.stages.postprocess import postprocess
 from pipeline.stages.tune import tune
 
-CONTEST = facts("sartorius")
-RULES = Rules(score=None, mask=0.5, min_area=1, min_share=0.5)
 SEARCH = Search(scores=(0.2, 0.5, 0.8), areas=(1, 20), masks=(0.5,), min_shares=(0.5,), nms=(None,), per_class=True)
-
-
-def drawn(name: str, seed: int) -> Detections:
-    """Twenty apart; of astro what is surer than 0.8 is true, of the others what is surer than 0.2."""
-    rng = np.random.default_rng(seed)
-    corner = np.stack(np.meshgrid(np.arange(0, 50, 10), np.arange(0, 40, 10)), -1).reshape(-1, 2)
-    edges = np.concatenate([corner, corner + 8], 1).astype(np.float32)
-    scores = rng.uniform(0.01, 0.99, len(corner)).astype(np.float32)
-    return Detections(name, (40, 50), edges, scores, rng.integers(1, 4, len(corner)), np.ones((20, 4, 4), np.float32))
 
 
 @pytest.fixture
 def paths(tmp_path: Path) -> Paths:
-    """Twelve images in three folds, and a run named r that predicted them."""
-    found, annotations = [drawn(f"i{k:02d}", k) for k in range(12)], []
-    images = [
-        {"id": k, "name": one.image_id, "file_name": f"{one.image_id}.png", "height": 40, "width": 50, "group": k}
-        for k, one in enumerate(found, 1)
-    ]
-    for k, one in enumerate(found, 1):
-        truth = decide(one.select(one.scores > np.where(one.labels == 1, 0.8, 0.2)), replace(RULES, score=0), "allowed")
-        x0, y0, x1, y1 = boxes(truth.runs).T
-        for i in range(len(truth)):
-            box = [int(value) for value in (x0[i], y0[i], (x1 - x0)[i], (y1 - y0)[i])]
-            row = {"id": len(annotations) + 1, "image_id": k, "category_id": int(truth.labels[i]), "iscrowd": 0}
-            row |= {"segmentation": truth.rles()[i], "bbox": box, "area": int(area(truth.runs)[i])}
-            annotations.append(row)
-    names = [{"id": i, "name": name} for i, name in enumerate(CONTEST.categories, 1)]
-    places = Paths(tmp_path, tmp_path / "out", tmp_path / "submissions")
-    info = {"format": "maskline-coco", "version": 1, "competition": "sartorius"}
-    write_coco(places.annotations, {"info": info, "images": images, "categories": names, "annotations": annotations})
-    write_folds(places.folds, {one.image_id: k % 3 for k, one in enumerate(found)})
-    places.run("r").mkdir(parents=True)
-    write_detections(places.run("r") / "detections_validation.npz", found)
-    return places
+    return predicted(tmp_path)
 
 
 def tuned(paths: Paths, search: Search, rules: Rules = RULES) -> dict[str, Any]:

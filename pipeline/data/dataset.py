@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image as Pillow
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -20,6 +19,7 @@ from pipeline.data.augment import Augment, Box, Point, least, light, picture, pl
 from pipeline.data.collage import Layer, laid_out, pasted, quarters
 from pipeline.data.effects import effects
 from pipeline.data.elastic import drawn_bend
+from pipeline.data.pictures import read_image
 from pipeline.errors import InputError
 from pipeline.masks.cells import look, shown
 
@@ -162,26 +162,6 @@ def _holders(truth: Annotations) -> dict[int, NDArray[np.int64]]:
 
 def _read_under(root: Path, file: str) -> NDArray[np.uint8]:
     return read_image(root / file)
-
-
-def read_image(path: Path) -> NDArray[np.uint8]:
-    """An image file as uint8 (H, W, 3); grey is repeated, transparency dropped, 16-bit grey scaled by its range.
-
-    Raises InputError naming a file that cannot be read to its end.
-    """
-    try:
-        with Pillow.open(path) as image:
-            if image.mode.startswith(("I", "F")):
-                return _grey(np.asarray(image))
-            return np.asarray(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError, Pillow.DecompressionBombError) as error:
-        raise InputError(f"{path} is no readable image: {error}") from error
-
-
-def _grey(values: NDArray[Any]) -> NDArray[np.uint8]:
-    low, high = float(values.min()), float(values.max())
-    scaled = (values.astype(np.float64) - low) * (255 / max(high - low, 1e-12))
-    return np.repeat(np.rint(scaled).astype(np.uint8)[:, :, None], 3, 2)
 
 
 def as_tensor(image: NDArray[np.uint8]) -> Tensor:

@@ -1,4 +1,4 @@
-"""Image files of a contest: their sizes, and masks drawn one to a file."""
+"""Image files of a contest: their pixels and sizes, and masks drawn one to a file."""
 
 from __future__ import annotations
 
@@ -17,6 +17,26 @@ from pipeline.masks.runs import Runs, empty, from_dense, to_coco
 
 PIXELS = 178_956_970  # the most that Pillow opens without being told to; a larger header is a fault or an attack
 _CHEAP = 1 << 24  # pixels that are decoded without need; a header may claim more than there is
+
+
+def read_image(path: Path) -> NDArray[np.uint8]:
+    """An image file as uint8 (H, W, 3); grey is repeated, transparency dropped, 16-bit grey scaled by its range.
+
+    Raises InputError naming a file that cannot be read to its end.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.mode.startswith(("I", "F")):
+                return _grey(np.asarray(image))
+            return np.asarray(image.convert("RGB"))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InputError(f"{path} is no readable image: {error}") from error
+
+
+def _grey(values: NDArray[Any]) -> NDArray[np.uint8]:
+    low, high = float(values.min()), float(values.max())
+    scaled = (values.astype(np.float64) - low) * (255 / max(high - low, 1e-12))
+    return np.repeat(np.rint(scaled).astype(np.uint8)[:, :, None], 3, 2)
 
 
 def read_size(root: Path, name: str) -> tuple[int, int]:

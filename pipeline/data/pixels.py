@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.dataset import read_image
+from pipeline.data.pictures import read_image
 from pipeline.errors import InputError
 from pipeline.progress import track
 

@@ -14,17 +14,20 @@ import pandas as pd
 from pipeline.errors import InputError
 from pipeline.files.atomic import atomic
 from pipeline.files.detections import join_detections, read_detections, write_detections
+from pipeline.files.presence import join_presence, read_presence
 from pipeline.instances import Instances
 
 __all__ = [
     "Paths",
     "atomic",
     "join_detections",
+    "join_presence",
     "read_coco",
     "read_detections",
     "read_folds",
     "read_instances",
     "read_json",
+    "read_presence",
     "write_coco",
     "write_detections",
     "write_folds",

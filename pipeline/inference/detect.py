@@ -10,11 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.data.dataset import as_tensor, read_image
+from pipeline.data.dataset import as_tensor
+from pipeline.data.pictures import read_image
 from pipeline.inference.maps import Mapper, detect_mapped
 from pipeline.inference.tiles import WHOLE, Tiles, detect_tiled
-from pipeline.inference.views import Views
+from pipeline.inference.views import View, Views
 from pipeline.instances import Detections
+from pipeline.model.classifier import ImageClassifier, everywhere
 
 _TOGETHER = {"cuda": 8}  # images of equal size that are looked at at once; on a CPU more than one at once is slower
 _ONE = Views()
@@ -31,14 +33,14 @@ def detect_images(
 ) -> Iterator[Detections]:
     """Detections of each image of a COCO dict's list, in its order.
 
-    model: a `Detector` or a `Mapper`, in evaluation mode. root: the contest's folder. precision: "32-true", or
-    "bf16-mixed" or "16-mixed" for autocast on the model's device. views: of each image, which have the same say. tiles:
-    in which each is seen. together: how many images of equal size that follow one another are looked at at once, None
-    for what suits the device.
+    model: a `Detector`, a `Mapper` or an `ImageClassifier`, in evaluation mode. root: the contest's folder. precision:
+    "32-true", or "bf16-mixed" or "16-mixed" for autocast on the model's device. views: of each image, which have the
+    same say. tiles: in which each is seen. together: how many images of equal size that follow one another are looked
+    at at once, None for what suits the device.
     """
     kind = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(precision)
     device = model.mean.device.type
-    at_once = 1 if isinstance(model, Mapper) or tiles.side else together or _TOGETHER.get(device, 1)
+    at_once = 1 if isinstance(model, Mapper | ImageClassifier) or tiles.side else together or _TOGETHER.get(device, 1)
     for group in _equal(images, at_once):
         pixels = [as_tensor(read_image(root / image["file_name"])) for image in group]
         # Not round the yield: the caller's own work is none of autocast's.
@@ -50,9 +52,27 @@ def detect_images(
 def _look(model: Any, pixels: list[Tensor], names: list[str], views: Views, tiles: Tiles) -> list[Detections]:
     if isinstance(model, Mapper):
         return [detect_mapped(model, pixels[0], names[0], views.all(), tiles)]
+    if isinstance(model, ImageClassifier):
+        return [detect_everywhere(model, pixels[0], names[0], views.all(), tiles)]
     if tiles.side:
         return [detect_tiled(model, pixels[0], names[0], views, tiles)]
     return views.detect(model, pixels, names)
+
+
+@torch.inference_mode()
+def detect_everywhere(
+    model: ImageClassifier, image: Tensor, image_id: str, views: Sequence[View], tiles: Tiles
+) -> Detections:
+    """What a classifier says of one image, uint8 (3, H, W), as `everywhere` has it: its mean over the views.
+
+    Of tiles the surest counts: what is in one of them is in the image.
+    """
+    size, image = (image.shape[-2], image.shape[-1]), image.to(model.mean.device)
+    found = []
+    for x0, y0, x1, y1 in tiles.boxes(size).tolist():
+        part = image[:, y0:y1, x0:x1]
+        found.append(torch.stack([model.probabilities(view.image(part)) for view in views]).mean(0))
+    return everywhere(torch.stack(found).amax(0).cpu().numpy(), image_id, size)
 
 
 def _equal(images: Sequence[Mapping[str, Any]], most: int) -> Iterator[list[Mapping[str, Any]]]:

@@ -4,7 +4,8 @@ Each step is a function of the working state, the rules and the contest's word o
 `Rules.steps` names them in order. A step that one contest needs is a function more in `STEPS`, and its name in
 `pipeline.inference.rules`.
 
-vote: every instance gets the class that has the most score in the image. rescore: a score is multiplied by the mean
+gate: drops what a classifier does not see in the image. vote: every instance gets the class that has the most score in
+the image, times what a classifier says of it where there is one. rescore: a score is multiplied by the mean
 probability of its mask. score: drops what is below the score threshold. mask: makes the masks. holes, parts: puts a
 mask's shape right. nms: drops second answers for one object. overlaps: gives each disputed pixel to one instance.
 min_area: drops what is too small.
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 
 from pipeline.competition import Overlap
 from pipeline.inference.paste import paste
+from pipeline.inference.presence import Presence
 from pipeline.inference.rules import Name, Rules, of_labels
 from pipeline.instances import Detections, Instances
 from pipeline.masks import geometry
@@ -37,31 +39,34 @@ class State:
     """An image between two steps.
 
     found: its detections by falling score. runs: their masks in the image, as many; without a pixel before `mask`.
+    presence: what a classifier says of the image, None where none was asked.
     """
 
     found: Detections
     runs: Runs
+    presence: Presence | None = None
 
     def select(self, keep: Bool) -> State:
         """What is to be kept, bool (N,)."""
-        return self if keep.all() else State(self.found.select(keep), self.runs.select(keep))
+        return self if keep.all() else replace(self, found=self.found.select(keep), runs=self.runs.select(keep))
 
 
 Step = Callable[[State, Rules, Overlap], State]
 
 
-def decide(detections: Detections, rules: Rules, overlap: Overlap) -> Instances:
+def decide(detections: Detections, rules: Rules, overlap: Overlap, presence: Presence | None = None) -> Instances:
     """The instances of one image, by falling score.
 
     rules: settled ones. overlap: "forbidden" gives each pixel to one instance, the first in `rules.order` that holds
-    it; "within_class" to one of each class; "allowed" leaves masks as they are.
+    it; "within_class" to one of each class; "allowed" leaves masks as they are. presence: what a classifier says of the
+    image; without it `gate` lets everything pass.
 
     In the standard order the shape of a mask is put right before masks meet: NMS and min_share then compare what would
     be submitted. Where overlaps are removed a mask may fall apart once more. A hole that another instance made stays,
     and what is dropped after the overlaps are removed goes to no one. An instance without a pixel is never one.
     Raises ValueError for rules that are not settled.
     """
-    return finish(apply(start(detections), rules.steps, rules, overlap))
+    return finish(apply(start(detections, presence), rules.steps, rules, overlap))
 
 
 def finish(state: State) -> Instances:
@@ -70,10 +75,10 @@ def finish(state: State) -> Instances:
     return Instances.of_runs(state.found.image_id, state.runs, state.found.scores, state.found.labels)
 
 
-def start(detections: Detections) -> State:
+def start(detections: Detections, presence: Presence | None = None) -> State:
     """The state before the first step; of equal scores the order of the detections holds."""
-    ordered = detections.select(np.argsort(-detections.scores, kind="stable"))
-    return State(ordered, empty(len(ordered), detections.size))
+    ordered = _by_score(detections)
+    return State(ordered, empty(len(ordered), detections.size), presence)
 
 
 def apply(state: State, steps: tuple[Name, ...], rules: Rules, overlap: Overlap) -> State:
@@ -91,12 +96,23 @@ def apply(state: State, steps: tuple[Name, ...], rules: Rules, overlap: Overlap)
 # Before the masks are made ------------------------------------------------------------------------------------------
 
 
+def gate(state: State, rules: Rules, overlap: Overlap) -> State:
+    """Without the detections of categories that the classifier does not see in the image."""
+    return state if state.presence is None else state.select(state.presence.there(state.found.labels))
+
+
 def vote(state: State, rules: Rules, overlap: Overlap) -> State:
-    """Every instance gets the class whose scores add up to most; of equals the first. For images of one class each."""
-    labels = state.found.labels
+    """Every instance gets the class whose scores add up to most; of equals the first. For images of one class each.
+
+    Where there is a classifier, scores count times its probability of their class.
+    """
+    labels, weights = state.found.labels, state.found.scores
     if not len(labels):
         return state
-    most = np.bincount(labels, weights=state.found.scores).argmax()
+    if state.presence is not None:
+        weights = weights * state.presence.weights(labels)
+    classes, place = np.unique(labels, return_inverse=True)
+    most = classes[np.bincount(place, weights=weights).argmax()]
     return replace(state, found=replace(state.found, labels=np.full_like(labels, most)))
 
 
@@ -111,7 +127,7 @@ def rescore(state: State, rules: Rules, overlap: Overlap) -> State:
     count = inside.sum((1, 2))
     mean = np.where(inside, found.masks, 0).sum((1, 2)) / np.maximum(count, 1)
     rescored = replace(found, scores=(found.scores * mean).astype(np.float32))
-    return State(start(rescored).found, state.runs)
+    return replace(state, found=_by_score(rescored))
 
 
 def least_score(state: State, rules: Rules, overlap: Overlap) -> State:
@@ -125,8 +141,8 @@ def threshold(state: State, rules: Rules, overlap: Overlap) -> State:
     own = [np.flatnonzero(levels == level) for level in np.unique(levels)]
     parts = [paste(found.select(index), float(levels[index[0]])) for index in own] if len(own) > 1 else []
     if not parts:
-        return State(found, paste(found, float(levels[0]) if len(levels) else 0.5))
-    return State(found, concatenate(parts, found.size).select(np.argsort(np.concatenate(own))))
+        return replace(state, runs=paste(found, float(levels[0]) if len(levels) else 0.5))
+    return replace(state, runs=concatenate(parts, found.size).select(np.argsort(np.concatenate(own))))
 
 
 # After that ---------------------------------------------------------------------------------------------------------
@@ -158,7 +174,7 @@ def overlaps(state: State, rules: Rules, overlap: Overlap) -> State:
         kept, runs = _share_out_each(state.runs, state.found.labels, rules)
     else:
         kept, runs = _share_out(state.runs, rules)
-    return State(state.select(_chosen(kept, len(state.runs))).found, runs)
+    return replace(state.select(_chosen(kept, len(state.runs))), runs=runs)
 
 
 def least_area(state: State, rules: Rules, overlap: Overlap) -> State:
@@ -167,6 +183,7 @@ def least_area(state: State, rules: Rules, overlap: Overlap) -> State:
 
 
 STEPS: Mapping[Name, Step] = {
+    "gate": gate,
     "vote": vote,
     "rescore": rescore,
     "score": least_score,
@@ -177,6 +194,10 @@ STEPS: Mapping[Name, Step] = {
     "overlaps": overlaps,
     "min_area": least_area,
 }
+
+
+def _by_score(detections: Detections) -> Detections:
+    return detections.select(np.argsort(-detections.scores, kind="stable"))
 
 
 def _chosen(kept: Int, count: int) -> Bool:

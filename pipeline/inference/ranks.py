@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
 
-import lightning
 import torch
-from lightning.fabric.strategies import DDPStrategy
 from torch import distributed
 
 from pipeline.errors import InputError
@@ -85,6 +83,9 @@ def gather(accelerator: str, devices: int | str, nodes: int) -> Ranks:
     if devices in (1, "1") and nodes == 1:
         on_gpu = accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
         return Ranks(torch.device("cuda" if on_gpu else "cpu"))
+    import lightning  # takes seconds, which one process alone does without
+    from lightning.fabric.strategies import DDPStrategy
+
     # Only words are exchanged, so gloo will do whatever the devices; no gradient ever travels.
     strategy = DDPStrategy(process_group_backend="gloo", timeout=_PATIENCE)
     fabric = lightning.Fabric(accelerator=accelerator, devices=devices, num_nodes=nodes, strategy=strategy)

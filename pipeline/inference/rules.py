@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from pipeline.competition import Competition, Overlap
 from pipeline.errors import ConfigError
 
-Name = Literal["vote", "rescore", "score", "mask", "holes", "parts", "nms", "overlaps", "min_area"]
-SOFT = ("vote", "rescore", "score")
+Name = Literal["gate", "vote", "rescore", "score", "mask", "holes", "parts", "nms", "overlaps", "min_area"]
+SOFT = ("gate", "vote", "rescore", "score")
 HARD = ("holes", "parts", "nms", "overlaps", "min_area")
 STANDARD: tuple[Name, ...] = ("score", "mask", "holes", "parts", "nms", "overlaps", "parts", "min_area")
 BY_CLASS = ("score", "mask", "min_area", "nms")

@@ -72,14 +72,14 @@ class Pyramid(nn.Module):
     """A feature extractor under a feature pyramid of five levels.
 
     A norm in the pyramid is needed where features are large: with those of EfficientNet-Lite a plain one starts with a
-    mask loss of 31, against 3.0 with batch norm. stages: of each parameter of the body, 0 (the stem) to 4. source: a
-    line on where the body's weights come from.
+    mask loss of 31, against 3.0 with batch norm. stages: of each parameter of the body, 0 (the stem) to 4. widths: of
+    the body's planes. source: a line on where the body's weights come from.
     """
 
     def __init__(self, body: nn.Module, spec: Backbone, seen: Look, source: str = ""):
         super().__init__()
         self.body, self.out_channels, self.source = body, spec.channels, source
-        self.channels_last, self.stages = seen.channels_last, dict(seen.stages)
+        self.channels_last, self.stages, self.widths = seen.channels_last, dict(seen.stages), seen.widths
         self.still: tuple[str, ...] = ()
         self.fpn = FeaturePyramidNetwork(list(seen.widths), spec.channels, LastLevelMaxPool(), spec.norm_layer())
 
@@ -120,6 +120,13 @@ def build_backbone(spec: Backbone, pretrained: bool, frozen: bool) -> Pyramid:
     result = Pyramid(body, spec, _seen(spec, body, spec.strides[:-1]), source)
     if frozen:
         result.freeze(spec.trainable_stages)
+    return result
+
+
+def build_planes(spec: Backbone, pretrained: bool, frozen: bool) -> Pyramid:
+    """The same without the pyramid: it gives the body's planes as they are, of `widths` channels."""
+    result = build_backbone(spec, pretrained, frozen)
+    result.fpn = nn.Identity()
     return result
 
 

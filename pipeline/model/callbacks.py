@@ -126,7 +126,11 @@ class Progress(Callback):
 
     def on_train_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         quiet = self.quiet or not trainer.is_global_zero
-        self.bar = Bar(trainer.max_steps, "training", "step", initial=trainer.global_step, quiet=quiet)
+        steps, every = trainer.max_steps, int(trainer.limit_train_batches) // trainer.accumulate_grad_batches
+        left = -(-steps // every) - trainer.global_step // every
+        besides = f", besides {left} validations" if trainer.enable_validation else ""
+        first = trainer.global_step
+        self.bar = Bar(steps, "training", "step", initial=first, quiet=quiet, timed=10, besides=besides)
 
     def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
         figures = trainer.callback_metrics

@@ -16,6 +16,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from pipeline.instances import Detections
+from pipeline.model.averaging import Averaging, last_epochs, moving
 from pipeline.model.callbacks import Checkpoint, EarlyStopping, History, Pictures, Progress
 from pipeline.model.training import Trainer, precision
 
@@ -36,7 +37,7 @@ def build_trainer(
     validates: false for a training on all images. logger: makes another log of the run. draw: writes a picture of some
     detections, for a folder of `pictures`.
     """
-    averaging = spec.averaging()
+    averaging = _averaging(spec)
     figure = spec.select if validates and spec.select != "last" else None
     callbacks: list[Callback] = [History(folder / "history.csv"), Checkpoint(folder, info, figure, averaging)]
     if averaging is not None:
@@ -68,6 +69,15 @@ def build_trainer(
         enable_model_summary=False,
         enable_checkpointing=True,
     )
+
+
+def _averaging(spec: Trainer) -> Averaging | None:
+    """What averages the weights of a training, if anything does."""
+    if spec.ema is not None:
+        return Averaging(moving(spec.ema))
+    if spec.average_last is not None:
+        return Averaging(last_epochs(spec.average_last, spec.steps, spec.epoch_steps))
+    return None
 
 
 @contextlib.contextmanager

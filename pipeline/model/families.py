@@ -9,6 +9,7 @@ from torch import nn
 
 from pipeline.errors import InputError
 from pipeline.model.classical import Otsu
+from pipeline.model.classifier import Classifier
 from pipeline.model.detector import MaskRCNN
 from pipeline.model.unet import UNet
 
@@ -22,7 +23,8 @@ class Description(Protocol):
     the module's device. In training `module(images, targets)` is a dict of losses, whose sum is minimised; in
     evaluation `module.detect(image, image_id)` are the `Detections` of an image, uint8 (3, H, W). A module may offer
     the latter in two steps, so that views of an image can be averaged between them: `maps(image)`, float32 (K, H, W),
-    whose planes turn with the image, and `instances(maps, image_id, size)`.
+    whose planes turn with the image, and `instances(maps, image_id, size)`. Those of a `Classifier` say what is in an
+    image, not where: they are of the whole image, once of each category, and become a file of presence.
     """
 
     def sized(self, statistics: Mapping[str, Any]) -> Self:
@@ -36,7 +38,7 @@ class Description(Protocol):
         """Inverse of `dataclasses.asdict`, also after a journey through JSON; the key `family` is no field."""
 
 
-FAMILIES: dict[str, type[Description]] = {kind.family: kind for kind in (MaskRCNN, UNet, Otsu)}
+FAMILIES: dict[str, type[Description]] = {kind.family: kind for kind in (MaskRCNN, UNet, Otsu, Classifier)}
 """The families by name: a weights file holds the name, so that any of them is loaded by one function."""
 
 

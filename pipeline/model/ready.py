@@ -31,8 +31,8 @@ def ready(model: Any, score_floor: float | None = None) -> Any:
             result.roi_heads.score_thresh = score_floor
         else:
             result.score_floor = score_floor
-    name = "backbone" if two_stages else "network"
-    if not hasattr(result, name):  # nothing that learns
+    name = next((own for own in ("backbone", "network") if hasattr(result, own)), None)
+    if name is None:  # nothing that learns
         return result
     example = torch.linspace(-2, 2, 3 * 64 * 64, device=model.mean.device).view(1, 3, 64, 64)
     folded = copy.deepcopy(getattr(result, name))

@@ -8,7 +8,7 @@ touch are separated like any others, and doubt about a class does not cut one in
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -37,7 +37,8 @@ class UNet:
     scale: factor on the image's sides before the encoder.
     reach: rows and columns from a pixel within which two instances make it boundary.
     foreground: probability above which a pixel belongs to an instance, 0 to 1. marker: height above which a connected
-    part of the foreground is an instance of its own, 0 to 1: depth, times the probability that it is no boundary.
+    part of the foreground is an instance of its own, 0 to 1: depth, times the probability that it is no boundary. Null,
+    for either: `train` chooses it on the validation images when it ends; where there are none it is 0.5 or 0.2.
     min_area: smallest instance in pixels. mask_size: M, bins per side of a mask. score_floor: of detections, 0 to 1.
     Raises ValueError for a number out of its range.
     """
@@ -45,20 +46,21 @@ class UNet:
     family: ClassVar[str] = "unet"
     alignment: ClassVar[Alignment] = "aligned"
     detections: ClassVar[None] = None  # no limit
+    OPEN: ClassVar[Mapping[str, float]] = {"foreground": 0.5, "marker": 0.2}  # until they are chosen
 
     backbone: Backbone
     weights: str
     scale: float
     reach: int
-    foreground: float
-    marker: float
+    foreground: float | None
+    marker: float | None
     min_area: int
     mask_size: int
     score_floor: float
 
     def __post_init__(self) -> None:
         for name in ("foreground", "marker", "score_floor"):
-            if not 0 <= getattr(self, name) < 1:
+            if getattr(self, name) is not None and not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name}: wanted a number from 0 to less than 1, got {getattr(self, name)}")
         for name in ("reach", "mask_size"):
             if getattr(self, name) < 1:
@@ -67,11 +69,16 @@ class UNet:
             raise ValueError(f"scale: wanted a factor above 0, got {self.scale}")
 
     def sized(self, statistics: Mapping[str, Any]) -> UNet:
-        """Itself: nothing in it follows from the data."""
-        return self
+        """The same with thresholds to begin with in the place of null; nothing in it follows from the statistics."""
+        return replace(self, **{name: value for name, value in self.OPEN.items() if getattr(self, name) is None})
 
     def build(self, categories: int, pretrained: bool = True) -> Segmenter:
-        """The module for `categories` classes. pretrained: load the ImageNet weights that `weights` names."""
+        """The module for `categories` classes. Every field must be set (see `sized`).
+
+        pretrained: load the ImageNet weights that `weights` names.
+        """
+        if self.foreground is None or self.marker is None:
+            raise ValueError("the U-Net has no thresholds yet: call sized(statistics) first")
         if self.backbone.library != "timm":
             wanted = "model.backbone.library: the encoder of a U-Net is one of timm's"
             raise InputError(f"{wanted}, got {self.backbone.library}; it has torchvision's ResNets as well")
@@ -159,6 +166,7 @@ class Segmenter(nn.Module):
         """The instances in planes such as `maps` gives, of an image of `size` (H, W)."""
         foreground, boundary, depth, *classes = maps.float().cpu().numpy()
         spec = self.spec
+        assert spec.foreground is not None and spec.marker is not None  # noqa: PT018
         height = depth * (1 - boundary)
         found = watershed.regions(foreground > spec.foreground, height, height > spec.marker, spec.min_area)
         probable = np.asarray(classes, np.float32).reshape(-1, *size)

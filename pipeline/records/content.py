@@ -137,9 +137,10 @@ def write_score(folder: Path, score: Mapping[str, Any]) -> None:
 def made_of(paths: Paths, run: str, competition: Competition) -> list[str]:
     """What of the test images leads to the submission, in the order of the line: paths in `paths.output`, that exist.
 
-    Detections of the folds, fused detections, instances, the submission file.
+    Detections of the folds, what a classifier's folds say, fused detections, instances, the submission file.
     """
-    folds = [f"runs/{name}/fold{fold}/detections_test.npz" for name, fold in lineage.sources(paths.output, run)]
+    folds = [f"{lineage.place(name, fold)}/detections_test.npz" for name, fold in lineage.sources(paths.output, run)]
+    folds += [f"{lineage.place(name, fold)}/presence_test.csv" for name, fold in lineage.classifiers(paths.output, run)]
     own = [f"runs/{run}/detections_test.npz", f"runs/{run}/instances_test.json", competition.submission_file]
     return [name for name in (*folds, *own) if (paths.output / name).is_file()]
 
@@ -152,7 +153,8 @@ def _content(
     config: Mapping[str, Any],
     chain: Sequence[str],
 ) -> dict[str, Any]:
-    weights = [f"runs/{name}/fold{fold}/best.pt" for name, fold in lineage.sources(paths.output, run)]
+    trained = [*lineage.sources(paths.output, run), *lineage.classifiers(paths.output, run)]
+    weights = [f"{lineage.place(name, fold)}/best.pt" for name, fold in trained]
     tables = [path.name for path in (paths.annotations, paths.test, paths.folds, paths.statistics)]
     tuned = [f"runs/{run}/tuned.yaml"] if any(one["stage"] == "tune" for one in stages) else []
     files = [name for name in (*tables, *weights, *tuned, *chain) if (paths.output / name).is_file()]

@@ -29,7 +29,7 @@ def first(
 
 def stage_of(file: str) -> str:
     """The stage that makes a file, by its path in paths.output."""
-    if "/fold" in file:
+    if file.count("/") > 2:  # runs/<run>/<fold>/…
         return "predict"
     return STAGE_OF.get(file.rpartition("/")[2], "submit")
 

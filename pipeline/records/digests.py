@@ -25,19 +25,27 @@ _IMAGE, _ROW = 8, 4  # hexadecimal digits
 def of_files(output: Path, names: Sequence[str], competition: Competition) -> dict[str, dict[str, str]]:
     """Of each file (its path in `output`), the digest of what it holds of each test image, by the image's id.
 
-    Of detections (.npz) and instances (.json in runs/) one digest; of the submission one for each row, with blanks
-    between. names: of files that are there.
+    Of detections (.npz), instances (.json in runs/) and a classifier's word (.csv in runs/) one digest; of the
+    submission one for each row, with blanks between. names: of files that are there.
     """
     coco, found = read_coco(output / "test.json"), {}
     for name in names:
         path = output / name
         if name.endswith(".npz"):
             found[name] = {one.image_id: _columns(one, _DETECTED) for one in read_detections(path)}
+        elif name.startswith("runs/") and name.endswith(".csv"):
+            found[name] = _by_line(path)
         elif name.startswith("runs/"):
             found[name] = {one.image_id: _columns(one, _DECIDED) for one in read_instances(path, coco)}
         else:
             found[name] = _by_image(rows(path, competition, coco))
     return found
+
+
+def _by_line(path: Path) -> dict[str, str]:
+    """The digest of each line of a CSV by its first cell."""
+    lines = pd.read_csv(path, dtype=str, keep_default_na=False).to_numpy().tolist()
+    return {line[0]: hashlib.sha256("\n".join(line).encode()).hexdigest()[:_IMAGE] for line in lines}
 
 
 _DETECTED, _DECIDED = ("boxes", "scores", "labels", "masks"), ("scores", "labels", "masks")

@@ -14,6 +14,7 @@ from pipeline.record import read_stamp
 
 log = logging.getLogger(__name__)
 SPLITS = ("validation", "test")
+ALL = "all"  # the fold, and the folder, of a training on all images
 
 
 @dataclass(frozen=True)
@@ -36,22 +37,37 @@ def stamps(output: Path, run: str) -> list[Stamp]:
 
 def sources(output: Path, run: str) -> list[tuple[str, int | str]]:
     """The runs and their folds (a number, or "all") whose detections a run's submission was fused from, in order."""
-    read = read_stamp(output / "runs" / run / ".ensemble_test.json").get("inputs", {})
+    return _folds(output, run, "ensemble", "detections_test.npz")
+
+
+def classifiers(output: Path, run: str) -> list[tuple[str, int | str]]:
+    """The run and the folds of the classifier that a run's post-processing asked, in order; none where it did not."""
+    return _folds(output, run, "postprocess", "presence_test.csv")
+
+
+def place(run: str, fold: int | str) -> str:
+    """The folder of a fold (a number, or "all") in paths.output."""
+    return f"runs/{run}/{fold if fold == ALL else f'fold{fold}'}"
+
+
+def _folds(output: Path, run: str, stage: str, file: str) -> list[tuple[str, int | str]]:
+    """The runs and folds whose `file` a stage has read for the test images."""
+    read = read_stamp(output / "runs" / run / f".{stage}_test.json").get("inputs", {})
     parts = [
-        [run, *name.rsplit("/", 2)][-3:] for name in read
+        [run, *name.rsplit("/", 2)][-3:] for name in read if name.endswith(f"/{file}")
     ]  # older stamps leave out the run where it is the own one
-    folds = [(part[0], part[1].removeprefix("fold")) for part in parts if part[1].startswith("fold")]
+    folds = [(part[0], part[1].removeprefix("fold")) for part in parts if part[1].startswith("fold") or part[1] == ALL]
     return [(name, int(fold) if fold.isdigit() else fold) for name, fold in dict.fromkeys(folds)]
 
 
 def _places(output: Path, run: str) -> Iterator[tuple[str, dict[str, Any], Path]]:
     yield "convert", {}, output / ".convert.json"
-    made_of = sources(output, run)
+    made_of = [*sources(output, run), *classifiers(output, run)]
     for name, fold in made_of:
-        yield "train", {"run": name, "fold": fold}, output / "runs" / name / f"fold{fold}" / ".train.json"
+        yield "train", {"run": name, "fold": fold}, output / place(name, fold) / ".train.json"
     for name, fold in made_of:
         for part in SPLITS:
-            path = output / "runs" / name / f"fold{fold}" / f".predict_{part}.json"
+            path = output / place(name, fold) / f".predict_{part}.json"
             yield "predict", {"run": name, "fold": fold, "split": part}, path
     for stage in ("ensemble", "tune", "postprocess"):
         folder = output / "runs" / run

@@ -38,11 +38,12 @@ class Plan:
 
 def needed(record: Record, start: Start) -> list[str]:
     """The recorded files that a start from this stage reads."""
-    folds = [name for name in record.content["files"] if re.search(r"/fold[^/]+/", name)]
+    folds = [name for name in record.content["files"] if re.search(r"/(fold[^/]+|all)/", name)]
     fused = f"runs/{record.run}/detections_test.npz"
+    presence = [name for name in folds if name.endswith("/presence_test.csv")]
     found = {
-        "postprocess": [fused],
-        "ensemble": [name for name in folds if name.endswith("/detections_test.npz")],
+        "postprocess": [fused, *presence],
+        "ensemble": [*(name for name in folds if name.endswith("/detections_test.npz")), *presence],
         "predict": [name for name in folds if name.endswith("/best.pt")],
         "convert": [],
     }[start]

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import ast
 import importlib
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
+
+from pipeline.errors import InputError
 
 LINE = ("download", "convert", "train", "predict", "ensemble", "tune", "postprocess", "evaluate", "submit")
 """The stages that `run` runs, in order; `tune` where it is asked for."""
@@ -22,10 +25,10 @@ STAGES = {name: f"pipeline.stages.{name}:{name}" for name in (*LINE, *OTHERS, "r
 """Every stage and where its function is."""
 
 
-def load(stage: str) -> Callable[..., None]:
+def load(stage: str) -> Callable[..., float | None]:
     """Import the function of a stage."""
     module, _, name = STAGES[stage].partition(":")
-    function: Callable[..., None] = getattr(importlib.import_module(module), name)
+    function: Callable[..., float | None] = getattr(importlib.import_module(module), name)
     return function
 
 
@@ -40,6 +43,32 @@ def parameters(stage: str) -> tuple[str, ...]:
     if arguments.kwarg is None or arguments.kwonlyargs:
         return tuple(argument.arg for argument in (*arguments.args, *arguments.kwonlyargs))
     return tuple(dict.fromkeys(key for name in LINE for key in parameters(name)))
+
+
+def scores(stage: str) -> bool:
+    """Whether a stage returns a score that a sweeper can search by, without importing it; more of it is better."""
+    returned = _definition(stage).returns
+    return returned is not None and ast.unparse(returned) != "None"
+
+
+def lend(paths: Mapping[str, str], lender: str, run: str) -> None:
+    """Show the detections of one run, and the stamps that say what they were made from, in the folder of another.
+
+    Raises InputError where that run has detections of its own, which stay.
+    """
+    from pipeline.files import Paths  # which a page of help does without
+
+    places = Paths(**{name: Path(path) for name, path in paths.items() if name != "_target_"})
+    source, folder = places.run(lender), places.run(run)
+    for file in [*source.glob("detections_*.npz"), *source.glob(".ensemble_*.json")]:
+        own, shown = folder / file.name, Path(os.path.relpath(file, folder))
+        if own.is_symlink() and own.readlink() == shown:
+            continue
+        if own.exists():
+            raise InputError(f"{own} is not that of {lender}, and a job would take its place; give another run=NAME")
+        folder.mkdir(parents=True, exist_ok=True)
+        own.unlink(missing_ok=True)
+        own.symlink_to(shown)
 
 
 @cache

@@ -13,13 +13,14 @@ from pipeline import plots
 from pipeline.competition import Competition
 from pipeline.data import coco as annotations
 from pipeline.data.coco import Coco
-from pipeline.data.dataset import read_image
+from pipeline.data.pictures import read_image
 from pipeline.errors import ConfigError, InputError
 from pipeline.files import Paths, atomic, read_coco, read_detections, read_instances, write_json
 from pipeline.instances import Instances
 from pipeline.metrics.mean_precision import hits
 from pipeline.metrics.scoring import as_submitted, score
 from pipeline.metrics.uncertainty import Interval, bootstrap
+from pipeline.progress import track
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +29,9 @@ _SHOWN = 5
 _DRAWN = 2
 
 
-def compare(*, competition: Competition, paths: Paths, a: str | None, b: str | None, seed: int) -> None:
+def compare(
+    *, competition: Competition, paths: Paths, a: str | None, b: str | None, seed: int, quiet: bool = False
+) -> None:
     """Say by how much run b is better than run a, in all and per class, with a 95 % interval, and where it moved most.
 
     Reads detections_validation.npz (whose images they are) and instances_validation.json of both runs, and
@@ -47,10 +50,10 @@ def compare(*, competition: Competition, paths: Paths, a: str | None, b: str | N
     truth, before, after = (as_submitted(images, competition) for images in sides)
     groups = [image["group"] for image in subset["images"]]
 
-    old, new = (_per_image(truth, found, competition) for found in (before, after))
+    old, new = (_per_image(truth, one, competition) for one in track((before, after), 2, "scoring", "run", quiet))
     found = {"all": bootstrap(new - old, groups, seed)}
     if len(competition.categories) > 1:
-        found |= _by_class(truth, before, after, competition, groups, seed)
+        found |= _by_class(truth, before, after, competition, groups, seed, quiet)
 
     ids = [one.image_id for one in truth]
     moved = np.argsort(-np.abs(new - old), kind="stable")[:_SHOWN].tolist()
@@ -106,10 +109,11 @@ def _by_class(
     competition: Competition,
     groups: Sequence[object],
     seed: int,
+    quiet: bool,
 ) -> dict[str, Interval]:
     """The difference in each category, on the images where the truth or a run has it."""
-    result = {}
-    for label, name in enumerate(competition.categories, 1):
+    result, names = {}, competition.categories
+    for label, name in track(enumerate(names, 1), len(names), "comparing", "class", quiet):
         own = [[_only(one, label) for one in images] for images in (truth, before, after)]
         seen = [i for i, three in enumerate(zip(*own, strict=True)) if any(map(len, three))]
         if not seen or competition.code(label) is None:

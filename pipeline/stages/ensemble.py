@@ -10,6 +10,7 @@ from pipeline.errors import ConfigError, InputError
 from pipeline.files import Paths, read_detections, write_detections
 from pipeline.inference.fuse import Fusion
 from pipeline.instances import Detections
+from pipeline.progress import track
 from pipeline.record import Step, file_hash
 
 log = logging.getLogger(__name__)
@@ -25,6 +26,7 @@ def ensemble(
     split: Literal["validation", "test"] | None,
     fuse: Fusion,
     overwrite: bool,
+    quiet: bool = False,
 ) -> None:
     """Fuse the detections of several folds, and of several runs, image by image.
 
@@ -54,7 +56,8 @@ def ensemble(
             for one in read_detections(file):
                 by_image.setdefault(one.image_id, []).append((one, own[name]))
         step.stamp.unlink(missing_ok=True)
-        write_detections(step.outputs[0], [fuse.fuse(*zip(*group, strict=True)) for group in by_image.values()])
+        groups = track(by_image.values(), len(by_image), f"fusing {part}", "image", quiet)
+        write_detections(step.outputs[0], [fuse.fuse(*zip(*group, strict=True)) for group in groups])
         step.finish()
         log.info("%s: %d images from %d files", part, len(by_image), len(files))
 
@@ -64,5 +67,8 @@ def _files(paths: Paths, run: str, fold: int | str | None, part: str) -> list[Pa
     files = [file for pattern in patterns for file in sorted(paths.run(run).glob(f"{pattern}/detections_{part}.npz"))]
     if not files:
         where = " or ".join(patterns)
+        if any(True for _ in paths.run(run).glob("*/presence_*.csv")):
+            said = f"{run} is a classifier's run and has no instances to fuse"
+            raise InputError(f"{said}; another run asks it by postprocess=gate presence.run={run}")
         raise InputError(f"{paths.run(run)}: no detections_{part}.npz in {where}; the stage `predict` makes them")
     return files

@@ -17,7 +17,7 @@ from pipeline.competition import Competition
 from pipeline.data import coco as annotations
 from pipeline.data.coco import Coco
 from pipeline.data.contest import read_truth
-from pipeline.data.dataset import read_image
+from pipeline.data.pictures import read_image
 from pipeline.errors import ConfigError, InputError
 from pipeline.files import Paths, atomic, read_coco, read_detections, read_instances, write_json
 from pipeline.instances import Instances
@@ -51,7 +51,7 @@ def evaluate(
     truth: Path | None,
     quiet: bool,
     split: Literal["validation", "test"] | None = None,
-) -> None:
+) -> float:
     """Score the run's instances, or any submission file against a truth, by the contest's own metric.
 
     Reads runs/<run>/instances_validation.json and annotations.json, and where training images were held out to test on
@@ -60,6 +60,7 @@ def evaluate(
     score and writes scores.json, evaluation.png and report.html beside the instances (with test_ before their names),
     or submission_scores.json, submission.png and submission_report.html in paths.output. The report is one file for any
     browser; it also shows what `tune`, `compare` and `ceiling` found and the curves of the trainings, where they ran.
+    Returns the score, of the validation images where test images were scored as well: a search must not see those.
     """
     if (submission is None) != (truth is None):
         missing = "truth" if truth is None else "submission"
@@ -68,11 +69,11 @@ def evaluate(
         cases = [_of_file(competition, paths, submission, truth)]
     else:
         cases = [_of_run(paths, run, part) for part in _parts(paths, run, split)]
-    for case in cases:
-        _evaluate(competition, paths, case, quiet)
+    scores = [_evaluate(competition, paths, case, quiet) for case in cases]
+    return scores[0]
 
 
-def _evaluate(competition: Competition, paths: Paths, case: _Case, quiet: bool) -> None:
+def _evaluate(competition: Competition, paths: Paths, case: _Case, quiet: bool) -> float:
     wanted, found = (as_submitted(side, competition) for side in (annotations.truth(case.coco), case.found))
     result = score(wanted, found, competition, case.by_class)
     table, picture, page = (case.folder / name for name in case.names)
@@ -95,6 +96,7 @@ def _evaluate(competition: Competition, paths: Paths, case: _Case, quiet: bool) 
     with atomic(page) as unfinished:
         unfinished.write_text(report.page(said), encoding="utf-8")
     log.info("%s", page)
+    return float(result.total)
 
 
 def _parts(paths: Paths, run: str, split: Literal["validation", "test"] | None) -> list[Literal["validation", "test"]]:

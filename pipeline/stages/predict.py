@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +15,7 @@ from torch import nn
 
 from pipeline.data import coco as annotations
 from pipeline.errors import ConfigError, InputError
-from pipeline.files import Paths, join_detections, read_coco, read_folds, write_detections
+from pipeline.files import Paths, join_detections, join_presence, read_coco, read_folds, write_detections
 from pipeline.inference.budget import Pace, seconds
 from pipeline.inference.careful import Careful
 from pipeline.inference.detect import detect_images
@@ -23,9 +23,10 @@ from pipeline.inference.ranks import gather
 from pipeline.inference.tiles import Tiles
 from pipeline.inference.views import Views
 from pipeline.instances import Detections
+from pipeline.model.classifier import Classifier
 from pipeline.model.ready import ready
 from pipeline.model.training import Trainer, precision
-from pipeline.model.weights import load_detector
+from pipeline.model.weights import load_detector, read_weights
 from pipeline.progress import Bar, since
 from pipeline.record import Step, file_hash, folder_state
 
@@ -58,6 +59,8 @@ def predict(
     `views` of an image have the same say in its boxes, classes and masks; large images may be seen in `tiles`. A
     prediction that was killed goes on where it stopped; memory does not grow with the number of images. With several
     trainer.devices or trainer.nodes each process predicts a share of the images; the files are the same.
+    Of a classifier it writes presence_validation.csv and presence_test.csv instead: a row for each image with the
+    probability that each category is there, the mean over its views, and of its tiles the highest.
     With a budget (8h, 90m) views, then models are dropped so as to finish within it, as `pipeline.inference.budget`
     has it, and an image that cannot be read or held in memory is left blank with a warning.
     """
@@ -71,7 +74,8 @@ def predict(
     known = trained_folds(paths, run, fold)
     works = [(k, part, _images(paths, folds, k, part)) for k in known for part in _splits(k, split)]
     for number, (k, part, images) in enumerate(works):
-        step = _step(paths, run, k, part, images, trainer, views, tiles, score_floor, budget)
+        name, join = _written(paths.fold(run, k) / "best.pt", part)
+        step = _step(paths, run, k, part, name, images, trainer, views, tiles, score_floor, budget)
         later = tuple(len(some) for _, _, some in works[number + 1 :])
         if pace and number and not ranks.agree(partial(pace.keeps, (len(images), *later))):
             log.warning("fold %s, %s is dropped: the budget does not allow for it", k, part)
@@ -89,13 +93,22 @@ def predict(
             left = sum(len(some) for path, some in own.items() if not path.is_file())
             shared = tuple(-(-count // ranks.world) for count in later)  # this process has its share of each
             look = Careful(model, paths.data, kind, views, tiles, pace, left, shared).look
-        ranks.together(partial(_detect, own, look, f"fold {k}, {part}", quiet or ranks.rank > 0))
+        besides = f", besides {sum(later)} of other folds and splits" if later else ""
+        ranks.together(partial(_detect, own, look, f"fold {k}, {part}", quiet or ranks.rank > 0, besides))
         if ranks.rank == 0:
             step.stamp.unlink(missing_ok=True)
-            join_detections(step.outputs[0], list(parts))
+            join(step.outputs[0], list(parts))
             step.finish()
             shutil.rmtree(next(iter(parts)).parent)
             log.info("fold %s, %s: %d images in %s", k, part, len(images), since(begin))
+
+
+def _written(weights: Path, split: Split) -> tuple[str, Callable[[Path, Sequence[Path]], None]]:
+    """The name of the file that a model's answers become, and what makes it of its parts."""
+    content = read_weights(weights)
+    if content["model"].get("family") == Classifier.family:
+        return f"presence_{split}.csv", partial(join_presence, categories=content["info"]["categories"])
+    return f"detections_{split}.npz", join_detections
 
 
 def _begun(step: Step, images: Images, overwrite: bool) -> tuple[dict[Path, Images], list[Path]]:
@@ -120,11 +133,15 @@ def _parts(step: Step, images: Images, overwrite: bool) -> dict[Path, Images]:
 
 
 def _detect(
-    parts: Mapping[Path, Images], look: Callable[[Images], Iterable[Detections]], what: str, quiet: bool
+    parts: Mapping[Path, Images],
+    look: Callable[[Images], Iterable[Detections]],
+    what: str,
+    quiet: bool,
+    besides: str = "",
 ) -> None:
     """Write the parts that are not there yet."""
     done = sum(len(images) for path, images in parts.items() if path.is_file())
-    with Bar(sum(map(len, parts.values())), what, "image", done, quiet) as shown:
+    with Bar(sum(map(len, parts.values())), what, "image", done, quiet, timed=3, besides=besides) as shown:
         for path, images in parts.items():
             if path.is_file():
                 continue
@@ -174,6 +191,7 @@ def _step(
     run: str,
     fold: int | str,
     split: Split,
+    name: str,
     images: Images,
     trainer: Trainer,
     views: Views,
@@ -185,7 +203,7 @@ def _step(
     files: list[Path] = [paths.data / image["file_name"] for image in images]
     return Step(
         stamp=folder / f".predict_{split}.json",
-        outputs=(folder / f"detections_{split}.npz",),
+        outputs=(folder / name,),
         settings={
             "precision": precision(trainer.precision, trainer.accelerator),
             "split": split,

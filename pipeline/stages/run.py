@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from inspect import Parameter
 from typing import Any
 
+from pipeline.model.classifier import Classifier
 from pipeline.model.ranks import is_first
 from pipeline.stages.convert import convert
 from pipeline.stages.download import download
@@ -25,42 +26,53 @@ log = logging.getLogger(__name__)
 STEPS = (download, convert, train, predict, ensemble, tune, postprocess, evaluate, submit)
 
 
-def run(**settings: Any) -> None:
+def run(**settings: Any) -> float | None:
     """Run the whole line: from the contest's files to a checked submission.csv.
 
     Takes the keys of all its stages and hands to each those that it names. Every stage reads the files that the one
     before it left and skips what is complete, so a broken run goes on where it stopped. tuned=true chooses thresholds
     on the validation images before they are applied; fold=all has none of them. Without test images there is nothing
     to submit. Where the contest has the truth of its test images (the toy has), the submission is scored against it at
-    the end.
+    the end. The run of a classifier ends with its predictions. Returns the score that `evaluate` gives, null where
+    nothing was left to score.
     """
     competition, paths = settings["competition"], settings["paths"]
     validates = settings["fold"] != "all"  # a training on all images has none left to choose thresholds or to score
     settings = settings if validates else {**settings, "split": "test"}
-    wanted: dict[Callable[..., None], Callable[[], bool]] = {
+    wanted: dict[Callable[..., float | None], Callable[[], bool]] = {
         tune: lambda: settings["tuned"] and validates,
         evaluate: lambda: settings["split"] != "test" or paths.holdout.is_file(),
         submit: lambda: competition.sample_submission is not None or paths.holdout.is_file(),
     }
+    score = None
     for step in STEPS:
         if not is_first() and step not in (train, predict):
-            return  # the others' share ends here
+            return None  # the others' share ends here
+        if step is ensemble and isinstance(settings["model"], Classifier):
+            log.info(
+                "a classifier finds no instances; other runs ask it by postprocess=gate presence.run=%s",
+                settings["run"],
+            )
+            return None
         if step not in wanted or wanted[step]():
-            _timed(step, settings)
+            returned = _timed(step, settings)
+            score = returned if step is evaluate else score
     truth = competition.test_truth and paths.data / competition.test_truth
     if truth and truth.is_file():
         _timed(evaluate, {**settings, "submission": paths.output / competition.submission_file, "truth": truth})
+    return score
 
 
-def _timed(step: Callable[..., None], settings: Mapping[str, Any]) -> None:
-    """Run one stage with its share of the settings, and log how long it took."""
+def _timed(step: Callable[..., float | None], settings: Mapping[str, Any]) -> float | None:
+    """Run one stage with its share of the settings, log how long it took, and return what it returned."""
     begin = time.perf_counter()
     log.info("%s …", step.__name__)
-    step(**{key: settings[key] for key in inspect.signature(step).parameters if key in settings})
+    score = step(**{key: settings[key] for key in inspect.signature(step).parameters if key in settings})
     log.info("%s: done in %.1f s", step.__name__, time.perf_counter() - begin)
+    return score
 
 
-def union(steps: Sequence[Callable[..., None]]) -> inspect.Signature:
+def union(steps: Sequence[Callable[..., float | None]]) -> inspect.Signature:
     """Return the signature with every parameter of the stages, each once, all by keyword."""
     parameters: dict[str, Parameter] = {}
     for step in steps:

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import pandas as pd
 import torch
 from lightning.pytorch.loggers import Logger
 from torch import nn
@@ -21,21 +22,25 @@ from pipeline.data import coco as annotations
 from pipeline.data.annotations import gather, of_categories
 from pipeline.data.augment import Augment
 from pipeline.data.coco import Coco
-from pipeline.data.dataset import TrainingSamples, as_tensor, read_image
+from pipeline.data.dataset import TrainingSamples, as_tensor
+from pipeline.data.pictures import read_image
 from pipeline.data.pixels import open_pixels
 from pipeline.data.pseudo import Pseudo
 from pipeline.data.sampling import Positions, Sampler, Uniform
-from pipeline.errors import InputError
+from pipeline.errors import ConfigError, InputError
 from pipeline.files import Paths, atomic, read_coco, read_folds, read_instances, read_json
+from pipeline.inference.calibrate import calibrate_weights
 from pipeline.inference.postprocess import Rules
-from pipeline.inference.validation import Validation
+from pipeline.inference.validation import Judge, Validation, judge_of
 from pipeline.instances import Detections
 from pipeline.model import ranks
+from pipeline.model.classifier import Classifier
 from pipeline.model.engine import build_trainer, quiet_engine
 from pipeline.model.families import Description
 from pipeline.model.initial import initial_weights
+from pipeline.model.module import Module
 from pipeline.model.schedule import Rates
-from pipeline.model.training import Module, Trainer
+from pipeline.model.training import Trainer
 from pipeline.model.untrained import without_training
 from pipeline.progress import since
 from pipeline.record import Step, describe, file_hash
@@ -64,7 +69,7 @@ def train(
     categories: Sequence[str] | None = None,
     logger: Callable[..., Logger] | None = None,
     pseudo: Pseudo = NO_PSEUDO,
-) -> None:
+) -> float | None:
     """Fine-tune a model of whatever family on one fold or on each of them, or with fold=all on every image.
 
     Reads what `convert` wrote and the training images. Writes runs/<run>/fold<k>/: best.pt (the weights of the highest
@@ -74,8 +79,11 @@ def train(
     those to learn, null for all; what belongs to others is background, and is left out of the truth of validations.
     pseudo: what another run found in the test images, to train on as well. logger: makes another log than
     TensorBoard's, of the folder `save_dir`. With fold=all nothing is validated, the last weights are kept, and
-    runs/<run>/all takes the place of the fold's folder.
+    runs/<run>/all takes the place of the fold's folder. Returns the validation figure by which the weights were kept,
+    the mean over the folds; null where nothing was validated.
     """
+    if isinstance(model, Classifier):
+        _check_samples(augment, categories)
     coco, statistics = of_categories(read_coco(paths.annotations), categories), read_json(paths.statistics, "convert")
     folds = read_folds(paths.folds)
     found = None if pseudo.run is None else paths.run(pseudo.run) / "instances_test.json"
@@ -106,7 +114,8 @@ def train(
         torch.manual_seed(seed)
         detector = _detector(model, statistics, len(competition.categories))
         truth = annotations.truth(annotations.subset(coco, _few(held_out, trainer.validation_images)))
-        judge = Validation(truth, postprocess.settled(competition), competition, trainer.select == "tuned_score")
+        tuned = trainer.select == "tuned_score"
+        judge = judge_of(model, truth, postprocess.settled(competition), competition, tuned)
         info = {"competition": competition.key, "categories": list(competition.categories), "fold": k, "run": run}
         validation = partial(_validation_loader, paths.data, coco, [one.image_id for one in truth])
         if not any(True for _ in detector.parameters()):
@@ -130,8 +139,21 @@ def train(
                 weights_only=True,
             )
         if ranks.is_first():
+            if isinstance(judge, Validation) and truth:
+                best, device = step.stamp.parent / "best.pt", engine.strategy.root_device
+                calibrate_weights(best, model, validation(), judge.decided, judge.total, device)
             step.finish()
             _say(engine, trainer, step, since(begin))
+    return _reached([paths.fold(run, k) for k in chosen_folds(folds, fold)], trainer.select)
+
+
+def _check_samples(augment: Augment, categories: Sequence[str] | None) -> None:
+    """A classifier is asked for every category, and of whole images."""
+    if categories is not None:
+        raise ConfigError(f"categories: wanted null, a classifier is asked for every category; got {list(categories)}")
+    if augment.crop is not None:
+        said = "trained on crops of %d pixels and what they show; augment.crop=null shows whole images, as predict does"
+        log.warning(said, augment.crop)
 
 
 def _say(engine: Any, spec: Trainer, step: Step, duration: str) -> None:
@@ -141,6 +163,15 @@ def _say(engine: Any, spec: Trainer, step: Step, duration: str) -> None:
         log.info("%s: ended at step %d, no better for %d validations", name, engine.global_step, spec.patience)
     score = "" if kept.figure is None else f" (validation {kept.figure} {kept.best:.4f})"
     log.info("%s: trained in %s, weights of step %d%s in %s", name, duration, kept.best_step, score, step.outputs[0])
+
+
+def _reached(folders: Sequence[Path], select: str) -> float | None:
+    """The highest validation figure of each training (of select=last the last score), the mean over all of them."""
+    figure = f"validation_{'score' if select == 'last' else select}"
+    histories = [pd.read_csv(folder / "history.csv") for folder in folders if ranks.is_first()]
+    columns = [history[figure].dropna() for history in histories if figure in history]
+    values = [column.iloc[-1] if select == "last" else column.max() for column in columns if len(column)]
+    return sum(values) / len(values) if values else None
 
 
 def _logger(make: Callable[..., Logger], folder: Path, settings: Mapping[str, Any]) -> Logger:
@@ -245,7 +276,7 @@ def _validation_loader(root: Path, coco: Coco, names: Sequence[str], rank: int =
     return DataLoader(images, 1, collate_fn=list)  # type: ignore[arg-type]
 
 
-def _draw(judge: Validation, root: Path, coco: Coco, most: int, path: Path, found: Sequence[Detections]) -> None:
+def _draw(judge: Judge, root: Path, coco: Coco, most: int, path: Path, found: Sequence[Detections]) -> None:
     files = annotations.by_name(coco)
     picture = judge.picture(found, lambda name: read_image(root / files[name]["file_name"]), most)
     with atomic(path) as unfinished:

@@ -27,13 +27,14 @@ _PARTS = 4  # of the images, where only one fold was predicted
 
 def tune(
     *, competition: Competition, paths: Paths, run: str, postprocess: Rules, search: Search, seed: int, quiet: bool
-) -> None:
+) -> float:
     """Try every combination of `search` on the validation images, and say what the choice is worth on other images.
 
     Reads runs/<run>/detections_validation.npz, annotations.json and folds.csv. Writes tuned.yaml (the rules that
     `tuned=true` applies) and tuning.json in the run's folder. The rules taken are the middle of the plateau of trials
     that are as good as the best; search.per_class=true goes on from there to rules of each class. The nested score is
-    that of rules chosen, in the same way, without the images that they are scored on.
+    that of rules chosen, in the same way, without the images that they are scored on, and is returned: the best score
+    of a search would flatter a sweep over what is not searched here. With search=given both are the same.
     """
     if competition.ranked:
         raise ConfigError(f"competition={competition.key}: its metric ranks instances by score; no threshold helps it")
@@ -65,6 +66,7 @@ def tune(
     write_json(paths.run(run) / "tuning.json", {**asdict(found), "surface": surface(trials)}, indent=1)
     print("\n".join(lines(run, found)))
     log.info("%s, %s", paths.run(run) / "tuned.yaml", paths.run(run) / "tuning.json")
+    return found.nested.mean
 
 
 def surface(trials: Trials) -> dict[str, Any]:
