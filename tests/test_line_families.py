@@ -24,6 +24,7 @@ UNET = [
     "model.backbone.channels=16",
     "model.mask_size=28",
     "model.foreground=0.0",
+    "model.marker=null",
     "augment.crop=64",
     "postprocess.score=0.1",
     "trainer.steps=4",

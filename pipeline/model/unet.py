@@ -38,7 +38,7 @@ class UNet:
     reach: rows and columns from a pixel within which two instances make it boundary.
     foreground: probability above which a pixel belongs to an instance, 0 to 1. marker: height above which a connected
     part of the foreground is an instance of its own, 0 to 1: depth, times the probability that it is no boundary. Null,
-    for either: `train` chooses it on the validation images when it ends; where there are none it is 0.5 or 0.2.
+    for either: `train` chooses it on the validation images when it ends; where there are none it is 0.5 or 0.4.
     min_area: smallest instance in pixels. mask_size: M, bins per side of a mask. score_floor: of detections, 0 to 1.
     Raises ValueError for a number out of its range.
     """
@@ -46,7 +46,7 @@ class UNet:
     family: ClassVar[str] = "unet"
     alignment: ClassVar[Alignment] = "aligned"
     detections: ClassVar[None] = None  # no limit
-    OPEN: ClassVar[Mapping[str, float]] = {"foreground": 0.5, "marker": 0.2}  # until they are chosen
+    OPEN: ClassVar[Mapping[str, float]] = {"foreground": 0.5, "marker": 0.4}  # until they are chosen
 
     backbone: Backbone
     weights: str
