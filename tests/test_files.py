@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import time
 import zipfile
 from collections.abc import Callable
@@ -85,6 +87,17 @@ def test_a_block_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path,
         write()
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_what_a_killed_process_left_is_cleared_away_and_what_another_writes_is_not(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        pass
+    ours = [f".a.txt.{os.getppid()}.partial", ".a.txt.mine.partial", f".b.txt.{ended.pid}.partial", "a.txt.partial"]
+    for name in [f".a.txt.{ended.pid}.partial", *ours]:
+        (tmp_path / name).touch()
+    with atomic(tmp_path / "a.txt") as partial:
+        partial.write_text("whole")
+    assert sorted(os.listdir(tmp_path)) == sorted(["a.txt", *ours])
 
 
 def test_a_block_that_writes_nothing_is_an_error(tmp_path: Path) -> None:

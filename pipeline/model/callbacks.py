@@ -47,7 +47,7 @@ class History(Callback):
         place = {"epoch": len(self.rows), "step": trainer.global_step, "learning_rate": rate}
         self.rows.append({**place, **figures, "seconds": seconds})
         if trainer.is_global_zero:
-            partial = self.file.with_name(f".{self.file.name}.{os.getpid()}.partial")
+            partial = self.file.with_name(f".{self.file.name}.partial")
             pd.DataFrame(self.rows).to_csv(partial, index=False, float_format="%.6g", lineterminator="\n")
             os.replace(partial, self.file)
 

@@ -27,7 +27,7 @@ def without_training(
     """
     figures = score([model.detect(image, name) for batch in batches for image, name in batch])
     row = {"epoch": 0, "step": 0, **{f"validation_{name}": value for name, value in figures.items()}}
-    partial = folder / f".history.csv.{os.getpid()}.partial"
+    partial = folder / ".history.csv.partial"
     pd.DataFrame([row]).to_csv(partial, index=False, float_format="%.6g", lineterminator="\n")
     os.replace(partial, folder / "history.csv")
     save_weights(folder / "best.pt", model, {**info, "step": 0, "validation_score": figures["score"]})

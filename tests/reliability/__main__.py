@@ -1,0 +1,51 @@
+"""The kill harness: `python tests/reliability [STAGE …] [--kills N] [--seed S] [--signal kill|term|int] [--json FILE]`.
+
+Each stage of the line, as a user starts it, is run once undisturbed. Then it is started again from the same files and
+sent a signal at a random moment of its time, often enough that the wanted number of kills is reached, and in the end
+left to finish. What it leaves must be what the undisturbed run left: byte for byte; of a training every tensor bit for
+bit, and of one of two processes to 1e-5. After every kill no file under a final name may be broken, and after the last
+start nothing unfinished may lie about.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from killing import STAGES, Report, prepare, torture
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("stages", nargs="*", help=f"of {', '.join(STAGES)}; all unless given")
+    parser.add_argument("--kills", type=int, default=5, help="of each stage")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--signal", choices=("kill", "term", "int"), default="kill")
+    parser.add_argument("--folder", type=Path, help="to work in; a temporary one unless given")
+    parser.add_argument("--json", type=Path, help="also write the results to this file")
+    options = parser.parse_args()
+    if wrong := sorted(set(options.stages) - set(STAGES)):
+        sys.exit(f"stages: wanted some of {', '.join(STAGES)}, got {', '.join(wrong)}")
+    folder = options.folder or Path(tempfile.mkdtemp(prefix="killed"))
+    reports: list[Report] = []
+    try:
+        prepare(folder)
+        for name in options.stages or STAGES:
+            random_ = random.Random(f"{options.seed} {name} {options.signal}")
+            reports.append(torture(name, folder, options.kills, options.signal, random_))
+            print(reports[-1].line(), flush=True)
+    finally:
+        if not options.folder:
+            shutil.rmtree(folder, ignore_errors=True)
+    if options.json:
+        options.json.write_text(json.dumps([report.__dict__ for report in reports], indent=1), encoding="utf-8")
+    sys.exit(any(report.wrong for report in reports))
+
+
+if __name__ == "__main__":
+    main()
