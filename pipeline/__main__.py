@@ -114,7 +114,10 @@ def arguments(stage: str, *words: str) -> dict[str, Any]:
 
 def _reader_is_gone() -> bool:
     """Whether nobody reads what is printed any more, as behind `| head`; what else is printed then goes nowhere."""
-    own = sys.stdout.fileno()
+    output = sys.__stdout__
+    if output is None or sys.stdout is not output or not hasattr(select, "poll"):  # a notebook, Windows
+        return False
+    own = output.fileno()
     poll = select.poll()
     poll.register(own, select.POLLOUT)
     if not any(state & select.POLLERR for _, state in poll.poll(0)):

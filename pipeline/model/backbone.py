@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork, FrozenBatchNorm2d
@@ -43,6 +43,11 @@ class Backbone:
     norm: Literal["none", "batch", "group"] | None = None
     stride: Literal[1, 2, 4] = 4
     weights: str | None = None
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> Backbone:
+        """Inverse of `dataclasses.asdict`, also after a journey through JSON, which makes lists of tuples."""
+        return cls(**{**plain, "mean": tuple(plain["mean"]), "std": tuple(plain["std"])})
 
     @property
     def strides(self) -> tuple[int, ...]:

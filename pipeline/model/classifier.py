@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from pipeline.instances import Alignment, Detections, Size
 from pipeline.model.backbone import Backbone, Pyramid, build_planes
-from pipeline.model.detector import resized
+from pipeline.model.images import continued, resized
 
 _STRIDE = 32  # of the coarsest plane, with a finest one of 4
 
@@ -57,10 +57,8 @@ class Classifier:
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> Classifier:
         """Inverse of `dataclasses.asdict`, also after a journey through JSON or a weights file."""
-        backbone = {**plain["backbone"]}
-        backbone["mean"], backbone["std"] = tuple(backbone["mean"]), tuple(backbone["std"])
         own = {name: value for name, value in plain.items() if name != "family"}
-        return cls(**{**own, "backbone": Backbone(**backbone)})
+        return cls(**{**own, "backbone": Backbone.from_plain(plain["backbone"])})
 
 
 class ImageClassifier(nn.Module):
@@ -99,11 +97,9 @@ class ImageClassifier(nn.Module):
     def _logits(self, images: Sequence[Tensor]) -> Tensor:
         """float32 (B, K). Images are padded to one size; of each plane the cells count that its own image reaches."""
         small = [resized((image / 255 - self.mean) / self.std, self.spec.scale) for image in images]
-        sizes = [(plane.shape[-2], plane.shape[-1]) for plane in small]
-        height, width = (-(-max(size[axis] for size in sizes) // _STRIDE) * _STRIDE for axis in (0, 1))
-        padded = [_padded(plane, height, width) for plane in small]
-        planes = self.backbone(torch.stack(padded).contiguous(memory_format=self.order))
-        result: Tensor = self.head(list(planes.values()), sizes, (height, width)).float()
+        batch, sizes = continued(small, _STRIDE)
+        planes = self.backbone(batch.contiguous(memory_format=self.order))
+        result: Tensor = self.head(list(planes.values()), sizes, (batch.shape[-2], batch.shape[-1])).float()
         return result
 
     @torch.inference_mode()
@@ -160,8 +156,3 @@ def _pooled(plane: Tensor, size: Size, padded: Size) -> Tensor:
     rows, columns = (-(-own * cells // whole) for own, cells, whole in zip(size, plane.shape[-2:], padded, strict=True))
     own = plane[:, :rows, :columns].flatten(1)
     return torch.cat([own.mean(1), own.amax(1)])
-
-
-def _padded(plane: Tensor, height: int, width: int) -> Tensor:
-    """The image continued to the right and below by its last pixels."""
-    return functional.pad(plane[None], (0, width - plane.shape[-1], 0, height - plane.shape[-2]), mode="replicate")[0]

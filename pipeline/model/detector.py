@@ -23,6 +23,7 @@ from pipeline.instances import Alignment, Detections
 from pipeline.model.backbone import Backbone, build_backbone
 from pipeline.model.detail import Detail
 from pipeline.model.heads import DETAIL, Heads
+from pipeline.model.images import resized
 from pipeline.model.pooling import PyramidPool
 from pipeline.model.proposals import Proposals
 
@@ -106,11 +107,9 @@ class MaskRCNN:
 
         Weights files from before there was a choice of alignment are aligned.
         """
-        backbone = {**plain["backbone"]}
-        backbone["mean"], backbone["std"] = tuple(backbone["mean"]), tuple(backbone["std"])
         own = {name: value for name, value in plain.items() if name != "family"}
         lists = {name: tuple(own[name]) for name in ("anchors", "class_weights") if own.get(name) is not None}
-        return cls(**{"alignment": "aligned", **own, **lists, "backbone": Backbone(**backbone)})
+        return cls(**{"alignment": "aligned", **own, **lists, "backbone": Backbone.from_plain(plain["backbone"])})
 
 
 class Detector(nn.Module):
@@ -192,14 +191,6 @@ class Detector(nn.Module):
             result["masks"].astype(np.float32),
             self.spec.alignment,
         )
-
-
-def resized(plane: Tensor, scale: float) -> Tensor:
-    """An image (3, H, W) with its sides multiplied by `scale` and rounded to whole pixels."""
-    if scale == 1:
-        return plane
-    size = [max(1, round(side * scale)) for side in plane.shape[-2:]]
-    return functional.interpolate(plane[None], size, mode="bilinear", antialias=True)[0]
 
 
 def factor_of(image: Tensor, size: tuple[int, int]) -> Tensor:

@@ -20,7 +20,7 @@ from pipeline.errors import InputError
 from pipeline.instances import Alignment, Detections
 from pipeline.model import planes, watershed
 from pipeline.model.backbone import Backbone, timm_features
-from pipeline.model.detector import resized
+from pipeline.model.images import continued, resized
 
 _STRIDES = (2, 4, 8, 16, 32)
 _SHAPES = 3  # planes before those of the classes: foreground, boundary, depth
@@ -96,10 +96,8 @@ class UNet:
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> UNet:
         """Inverse of `dataclasses.asdict`, also after a journey through JSON or a weights file."""
-        backbone = {**plain["backbone"]}
-        backbone["mean"], backbone["std"] = tuple(backbone["mean"]), tuple(backbone["std"])
         own = {name: value for name, value in plain.items() if name != "family"}
-        return cls(**{**own, "backbone": Backbone(**backbone)})
+        return cls(**{**own, "backbone": Backbone.from_plain(plain["backbone"])})
 
 
 class Segmenter(nn.Module):
@@ -142,9 +140,8 @@ class Segmenter(nn.Module):
     def _logits(self, images: Sequence[Tensor]) -> list[Tensor]:
         """The network's planes (K, H, W) for each image, in its own pixels, float32."""
         small = [resized((image / 255 - self.mean) / self.std, self.spec.scale) for image in images]
-        height, width = (-(-max(p.shape[axis] for p in small) // _STRIDES[-1]) * _STRIDES[-1] for axis in (-2, -1))
-        padded = [_padded(plane, height, width) for plane in small]
-        whole = self.network(torch.stack(padded).contiguous(memory_format=self.order)).float()
+        batch, _ = continued(small, _STRIDES[-1])
+        whole = self.network(batch.contiguous(memory_format=self.order)).float()
         own = [one[:, : p.shape[-2], : p.shape[-1]] for one, p in zip(whole, small, strict=True)]
         if self.spec.scale == 1:
             return own
@@ -250,8 +247,3 @@ def _probabilities(logits: Tensor) -> Tensor:
 
 def _convolution(inputs: int, outputs: int) -> list[nn.Module]:
     return [nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
-
-
-def _padded(plane: Tensor, height: int, width: int) -> Tensor:
-    """The image continued to the right and below by its last pixels: a sudden grey would look like a border."""
-    return functional.pad(plane[None], (0, width - plane.shape[-1], 0, height - plane.shape[-2]), mode="replicate")[0]

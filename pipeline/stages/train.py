@@ -77,6 +77,7 @@ def train(
     decoded images, which may be deleted at any time. A run that was interrupted goes on from its last epoch and ends
     with the same weights; one that is complete is skipped. sampler: how often each image comes. categories: names of
     those to learn, null for all; what belongs to others is background, and is left out of the truth of validations.
+    A model's thresholds that are null are chosen on the validation images at the end.
     pseudo: what another run found in the test images, to train on as well. logger: makes another log than
     TensorBoard's, of the folder `save_dir`. With fold=all nothing is validated, the last weights are kept, and
     runs/<run>/all takes the place of the fold's folder. Returns the validation figure by which the weights were kept,
