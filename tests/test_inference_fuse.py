@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.ndimage import map_coordinates
+from scipy.interpolate import RegularGridInterpolator
 from torchvision.ops import box_iou as reference_iou
 
 from pipeline.inference.fuse import Fusion, reframed
@@ -155,8 +155,10 @@ def test_a_mask_in_another_frame_is_looked_up_bin_by_bin(count: int, seed: int) 
         for i, j in np.ndindex(6, 6):
             x, y = u0 + (j + 0.5) / 6 * (u1 - u0), v0 + (i + 0.5) / 6 * (v1 - v0)
             if x0 <= x <= x1 and y0 <= y <= y1:
-                column, row = np.clip(((x - x0) / (x1 - x0) * 6 - 0.5, (y - y0) / (y1 - y0) * 6 - 0.5), 0, 5)
-                wanted[n, i, j] = map_coordinates(one.masks[n].astype(float), [[row], [column]], order=1)[0]
+                place = (y - y0) / (y1 - y0) * 6 - 0.5, (x - x0) / (x1 - x0) * 6 - 0.5
+                axes = [np.arange(6.0)] * 2
+                spline = RegularGridInterpolator(axes, one.masks[n].astype(float), bounds_error=False, fill_value=None)
+                wanted[n, i, j] = spline([place])[0].clip(0, 1)
     np.testing.assert_allclose(reframed(one.masks, one.boxes, other.boxes), wanted, atol=2e-5)
     np.testing.assert_allclose(reframed(one.masks, one.boxes, one.boxes), one.masks, atol=2e-5)
 

@@ -3,10 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from fixtures.dense import LAW, disks
 from fixtures.detectors import ellipses
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torchvision.models.detection.roi_heads import paste_masks_in_image, project_masks_on_boxes
 from torchvision.ops import roi_align
 
@@ -194,10 +195,10 @@ def test_an_unknown_alignment_is_refused() -> None:
 # The way back -------------------------------------------------------------------------------------------------------
 
 
-def way_back(masks: NDArray[np.bool_], bins: int, shift: tuple[float, ...] = (0, 0, 0, 0)) -> NDArray[np.float64]:
-    """IoU of each mask with what its own target, pasted, gives back."""
+def way_back(masks: NDArray[np.bool_], bins: int, shift: ArrayLike = 0) -> NDArray[np.float64]:
+    """IoU of each mask with what its own target, pasted, gives back; shift: of the boxes' sides, in pixels."""
     cut = windows(from_dense(masks))
-    boxes = torch.from_numpy(cut.boxes).float() + torch.tensor(shift)
+    boxes = torch.from_numpy(cut.boxes + np.asarray(shift, np.float32))
     soft = mask_targets(cut, torch.arange(len(masks)), boxes, bins).numpy()
     back = to_dense(paste(soft, boxes.numpy(), masks.shape[1:]))
     return (masks & back).sum((1, 2)) / (masks | back).sum((1, 2))
@@ -218,6 +219,23 @@ def blobs() -> NDArray[np.bool_]:
 
 def test_pasting_the_target_gives_the_mask_back() -> None:
     assert way_back(blobs(), 28).min() > 0.95
+
+
+@LAW
+@given(st.integers(0, 2**32 - 1))
+def test_a_box_off_by_less_than_half_a_pixel_gives_every_small_mask_back_exactly(seed: int) -> None:
+    """28 bins over at most 16 pixels: a mask that ends at its box stays out of pixels that the box just touches."""
+    rng = np.random.default_rng(seed)
+    masks = np.concatenate([disks(8, (40, 44), seed, radius=8), bars(rng, 8)])
+    masks = masks[masks.any((1, 2))]
+    assert (way_back(masks, 28, rng.uniform(-0.45, 0.45, (len(masks), 4)).astype(np.float32)) == 1).all()
+
+
+def bars(rng: np.random.Generator, count: int) -> NDArray[np.bool_]:
+    """Upright rectangles of 2 to 16 pixels a side, bool (N, 40, 44), away from the border."""
+    y, x = np.mgrid[:40, :44]
+    low, side = rng.integers(3, 20, (count, 2, 1, 1)), rng.integers(2, 17, (count, 2, 1, 1))
+    return (y >= low[:, 0]) & (y < low[:, 0] + side[:, 0]) & (x >= low[:, 1]) & (x < low[:, 1] + side[:, 1])
 
 
 def test_pasting_gives_the_mask_back_from_boxes_that_are_off_as_well() -> None:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from pipeline.inference.overlap import Pairs, box_pairs, mask_pairs
 from pipeline.instances import Detections
+from pipeline.masks.windows import linear
 
 Int = NDArray[np.int64]
 Float = NDArray[np.float32]
@@ -78,15 +79,15 @@ class Fusion:
 
 
 def reframed(masks: Float, boxes: Float, frames: Float, side: int | None = None) -> Float:
-    """What masks (N, M, M) in the frames of boxes (N, 4) look like in other frames, (N, 4), half-open xyxy.
+    """What masks (N, M, M) in the frames of boxes (N, 4) look like in other frames, (N, 4), half-open xyxy; 0 to 1.
 
-    Linear between the centres of bins, constant from the outermost ones to the box's sides, 0 beyond the box.
+    Linear between the centres of bins, by the last slope from the outermost ones to the box's sides, 0 beyond the box.
     side: bins per side of the result, None for M.
     """
     bins = masks.shape[-1]
     across = _looked_up(boxes[:, 0], boxes[:, 2], frames[:, 0], frames[:, 2], bins, side or bins)
     down = _looked_up(boxes[:, 1], boxes[:, 3], frames[:, 1], frames[:, 3], bins, side or bins)
-    return np.asarray(down @ masks @ across.transpose(0, 2, 1), np.float32)
+    return np.asarray((down @ masks @ across.transpose(0, 2, 1)).clip(0, 1), np.float32)
 
 
 def _looked_up(low: Float, high: Float, other_low: Float, other_high: Float, bins: int, side: int) -> Float:
@@ -94,8 +95,7 @@ def _looked_up(low: Float, high: Float, other_low: Float, other_high: Float, bin
     centre = other_low[:, None] + (np.arange(side) + 0.5) / side * (other_high - other_low)[:, None]
     place = (centre - low[:, None]) / np.maximum(high - low, 1e-6)[:, None] * bins
     inside = (place >= 0) & (place <= bins)
-    hat = 1 - np.abs(np.clip(place - 0.5, 0, bins - 1)[:, :, None] - np.arange(bins))
-    return np.asarray(np.maximum(hat, 0) * inside[:, :, None], np.float32)
+    return np.asarray(linear(np.where(inside, place, 0.5) - 0.5, bins) * inside[:, :, None], np.float32)
 
 
 def _averaged(stacked: Detections, group: Int, share: Float) -> Detections:

@@ -113,9 +113,10 @@ def paste(masks: Float, box: Float, size: tuple[int, int], threshold: float = 0.
     """Hard masks on a canvas of `size` (H, W) from probabilities in the box's own frame.
 
     masks: float32 (N, M, M), 0 to 1. box: float32 (N, 4) x0 y0 x1 y1, half-open, pixels, parts outside the canvas are
-    cut off. threshold: 0 to 1. A pixel is set where the probability at its centre, interpolated bilinearly between the
-    centres of the M×M bins in continuous coordinates, exceeds it. It is the inverse of `pipeline.model.targets`:
-    neither rounds a box to whole pixels. Memory is some megabytes, whatever the masks' number and the canvas.
+    cut off. threshold: 0 to 1. A pixel that the box touches is set where the probability at its centre exceeds it:
+    interpolated bilinearly between the centres of the M×M bins in continuous coordinates, and beyond the outermost ones
+    extended by their slope. It is the inverse of `pipeline.model.targets`: neither rounds a box to whole pixels. Memory
+    is some megabytes, whatever the masks' number and the canvas.
     """
     low = np.clip(np.floor(box[:, :2]), 0, [size[1], size[0]]).astype(np.int64)
     high = np.clip(np.ceil(box[:, 2:]), 0, [size[1], size[0]]).astype(np.int64)
@@ -147,17 +148,31 @@ def _chunks(height: Int) -> Iterator[slice]:
         first += count
 
 
-def _bilinear(first: Int, count: Int, most: int, low: Float, high: Float, bins: int) -> Float:
-    """Weights float32 (P, most, bins) that interpolate bins of low..high at pixel centres first + 0.5, …
+def linear(place: NDArray[np.float64], bins: int) -> Float:
+    """Weights float32 (P, K, bins), each row adding up to 1, of bins at 0, 1, … for the value at each place (P, K).
 
-    Beyond the centre of the outermost bin its value is kept; rows from `count` on are 0.
+    Linear between two bins, and beyond the outermost ones as between the last two. Where a mask ends at its box, a
+    pixel that the box only touches has its centre beyond the mask's end: keeping the outermost value would set it.
     """
+    within = place.clip(0, bins - 1)
+    distance = np.abs(within.astype(np.float32)[:, :, None] - np.arange(bins, dtype=np.float32))
+    weights: Float = np.maximum(1 - distance, 0, out=distance)
+    if bins > 1:
+        before, after = np.minimum(place, 0), np.maximum(place - (bins - 1), 0)
+        weights[:, :, 0] -= before
+        weights[:, :, 1] += before
+        weights[:, :, -1] += after
+        weights[:, :, -2] -= after
+    return weights
+
+
+def _bilinear(first: Int, count: Int, most: int, low: Float, high: Float, bins: int) -> Float:
+    """Weights float32 (P, most, bins) of the bins of low..high at pixel centres first + 0.5, …; from `count` on 0."""
     step = np.arange(most)
     place = (first - low)[:, None] + (step + 0.5)
     place = place * (bins / np.maximum(high - low, 1e-6))[:, None] - 0.5
-    place = np.where(step < count[:, None], np.clip(place, 0, bins - 1), -1).astype(np.float32)
-    distance = np.abs(place[:, :, None] - np.arange(bins, dtype=np.float32))
-    weights: Float = np.maximum(1 - distance, 0, out=distance)
+    weights = linear(place, bins)
+    weights[step >= count[:, None]] = 0
     return weights
 
 

@@ -17,6 +17,7 @@ from pipeline.inference.paste import paste
 from pipeline.instances import Detections
 from pipeline.masks.runs import to_coco
 
+_RIM = 16  # bins
 _PEER_CHUNK = 50  # masks that torchvision pastes at once on the large canvas; all of them would need 31 GB
 
 
@@ -62,14 +63,26 @@ def sampled(detections: Detections) -> list[str]:
     height, width = detections.size
     y, x = torch.arange(height) + 0.5, torch.arange(width) + 0.5
     result = []
-    for mask, box in zip(torch.from_numpy(detections.masks), torch.from_numpy(detections.boxes), strict=True):
+    extended = _extended(detections.masks)
+    grown = extended.shape[-1] / detections.masks.shape[-1]
+    for mask, box in zip(torch.from_numpy(extended.copy()), torch.from_numpy(detections.boxes), strict=True):
         x0, y0, x1, y1 = box
         down, across = torch.meshgrid((y - y0) / (y1 - y0) * 2 - 1, (x - x0) / (x1 - x0) * 2 - 1, indexing="ij")
-        grid = torch.stack([across, down], -1)[None]
+        grid = torch.stack([across, down], -1)[None] / grown
         picture = torch.nn.functional.grid_sample(mask[None, None], grid, padding_mode="border", align_corners=False)
         reach = (down.abs() < 1 + 1 / (y1 - y0)) & (across.abs() < 1 + 1 / (x1 - x0))
         result += encode((picture[0] > 0.5).numpy() & reach.numpy())
     return result
+
+
+def _extended(masks: np.ndarray) -> np.ndarray:
+    """Masks (N, M, M) with a rim of bins that go on as the outermost two do, far enough for a pixel beside its box."""
+    step = np.arange(1, _RIM + 1, dtype=np.float32)[:, None]
+    for _ in range(2):
+        first, last = masks[:, :1], masks[:, -1:]
+        before, after = first + step[::-1] * (first - masks[:, 1:2]), last + step * (last - masks[:, -2:-1])
+        masks = np.concatenate([before, masks, after], 1).transpose(0, 2, 1)
+    return masks
 
 
 def encode(masks: np.ndarray) -> list[str]:
