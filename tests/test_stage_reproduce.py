@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from fixtures.records import Made, edit, flip_last_bit
+from fixtures.records import Made, edit, flip_last_bit, submitted
 
 from pipeline import compose, journal, stages, toy
 from pipeline.__main__ import main
@@ -144,9 +144,10 @@ def test_other_test_images_are_predicted_as_the_line_would(made: Made, tmp_path:
     toy.draw(tmp_path / "hidden", seed=7, n_train=2, n_test=2)
     words = [f"record={other.record}", f"paths.data={tmp_path / 'hidden'}", f"paths.output={tmp_path / 'work'}"]
     assert main(["reproduce", *words, f"kept={tmp_path / 'output'}", "hidden=true", "quiet=true"]) == 0
-    rows = (tmp_path / "work/reproduced" / made.record.name / "predict/submission.csv").read_text().splitlines()[1:]
-    wanted = (tmp_path / "hidden/sample_submission.csv").read_text().splitlines()[1:]
+    got = tmp_path / "work/reproduced" / made.record.name / "predict/submission.csv"
+    rows, wanted = (path.read_text().splitlines()[1:] for path in (got, tmp_path / "hidden/sample_submission.csv"))
     assert {row.partition(",")[0] for row in rows} == {row.partition(",")[0] for row in wanted}
+    assert got.read_bytes() == submitted(made, tmp_path / "hidden", tmp_path / "own")
 
 
 @pytest.mark.parametrize(
