@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,12 @@ from fixtures.line import maskline, places
 
 from pipeline import toy
 from pipeline.__main__ import main
+from pipeline.errors import ConfigError
 from pipeline.files import read_detections
 from pipeline.inference.calibrate import MARKER
-from pipeline.model.unet import Segmenter, UNet
-from pipeline.model.weights import load_detector
+from pipeline.model.classical import Otsu
+from pipeline.model.unet import Segmenter, Thresholds, UNet
+from pipeline.model.weights import load_detector, save_weights
 
 UNET = [
     "model=unet",
@@ -95,6 +98,34 @@ def test_a_u_net_that_breaks_off_ends_with_the_same_bits(
     wanted, found = state(output, "unet"), state(output, "broken")
     assert wanted.keys() == found.keys()
     assert [name for name in wanted if not torch.equal(wanted[name], found[name])] == []
+
+
+def test_thresholds_given_to_a_prediction_are_those_of_weights_that_hold_them(
+    finished: tuple[list[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    words, output = finished
+    model, info = load_detector(output / "runs/unet/fold0/best.pt")
+    own = [*words, "trainer.accelerator=cpu", "trainer.threads=1", "split=test", "quiet=true"]
+    made = []
+    for run, given in (("own", {}), ("held", {"foreground": 0.55, "marker": 0.2})):
+        model.spec = replace(model.spec, **given)
+        (output / f"runs/{run}/fold0").mkdir(parents=True)
+        save_weights(output / f"runs/{run}/fold0/best.pt", model, info)
+        asked = [] if given else ["watershed.foreground=0.55", "watershed.marker=0.2"]
+        assert main(["predict", *own, f"run={run}", *asked]) == 0
+        made.append((output / f"runs/{run}/fold0/detections_test.npz").read_bytes())
+    assert made[0] == made[1]
+    assert made[0] != (output / "runs/unet/fold0/detections_test.npz").read_bytes()
+    capsys.readouterr()
+    assert main(["predict", *own, "run=own", "watershed.foreground=0.55", "watershed.marker=0.2"]) == 0
+    assert "is complete" in capsys.readouterr().err
+    assert main(["predict", *own, "run=own", "watershed.marker=1.2"]) == 2
+    assert "marker: wanted a number from 0 to less than 1, got 1.2" in capsys.readouterr().err
+
+
+def test_a_model_without_a_watershed_takes_no_thresholds_of_one() -> None:
+    with pytest.raises(ConfigError, match="wanted weights of model=unet, got those of classical"):
+        Thresholds(marker=0.2).within(Otsu("bright", 1.0, 5, 10, 28))
 
 
 def test_a_baseline_without_weights_takes_the_same_way_and_is_fused(finished: tuple[list[str], Path]) -> None:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.errors import InputError
+from pipeline.errors import ConfigError, InputError
 from pipeline.instances import Alignment, Detections
 from pipeline.model import planes, watershed
 from pipeline.model.backbone import Backbone, timm_features
@@ -98,6 +98,35 @@ class UNet:
         """Inverse of `dataclasses.asdict`, also after a journey through JSON or a weights file."""
         own = {name: value for name, value in plain.items() if name != "family"}
         return cls(**{**own, "backbone": Backbone.from_plain(plain["backbone"])})
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Thresholds of a U-Net's watershed in the place of those in its weights, each 0 to 1; null: the weights' own.
+
+    foreground, marker: see `UNet`. Raises ValueError for a number out of its range.
+    """
+
+    foreground: float | None = None
+    marker: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in self.given().items():
+            if not 0 <= value < 1:
+                raise ValueError(f"{name}: wanted a number from 0 to less than 1, got {value}")
+
+    def given(self) -> dict[str, float]:
+        """Those that are not null."""
+        own = {"foreground": self.foreground, "marker": self.marker}
+        return {name: value for name, value in own.items() if value is not None}
+
+    def within(self, spec: Any) -> Any:
+        """A model's description with these thresholds. Raises ConfigError where the model has no watershed to set."""
+        given = self.given()
+        if given and not isinstance(spec, UNet):
+            name, value = next(iter(given.items()))
+            raise ConfigError(f"watershed.{name}={value}: wanted weights of model=unet, got those of {spec.family}")
+        return replace(spec, **given) if given else spec
 
 
 class Segmenter(nn.Module):

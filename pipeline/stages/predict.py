@@ -26,6 +26,7 @@ from pipeline.instances import Detections
 from pipeline.model.classifier import Classifier
 from pipeline.model.ready import ready
 from pipeline.model.training import Trainer, precision
+from pipeline.model.unet import Thresholds
 from pipeline.model.weights import load_detector, read_weights
 from pipeline.progress import Bar, since
 from pipeline.record import Step, file_hash, folder_state
@@ -49,16 +50,18 @@ def predict(
     overwrite: bool,
     quiet: bool,
     score_floor: float | None,
+    watershed: Thresholds,
     budget: str | None = None,
 ) -> None:
     """Detect instances with the weights of each fold: in its own validation images and in the test images.
 
     Reads runs/<run>/fold<k>/best.pt and the images. Writes detections_validation.npz and detections_test.npz beside
     the weights: boxes and soft masks in the boxes' frames, before any threshold but score_floor (null: the one the
-    weights were trained with). A higher one saves the masks of detections below it, and a sweep cannot go below it. All
-    `views` of an image have the same say in its boxes, classes and masks; large images may be seen in `tiles`. A
-    prediction that was killed goes on where it stopped; memory does not grow with the number of images. With several
-    trainer.devices or trainer.nodes each process predicts a share of the images; the files are the same.
+    weights were trained with) and those of a U-Net's watershed (null: those in its weights). A higher floor saves the
+    masks of detections below it, and a sweep cannot go below it. All `views` of an image have the same say in its
+    boxes, classes and masks; large images may be seen in `tiles`. A prediction that was killed goes on where it
+    stopped; memory does not grow with the number of images. With several trainer.devices or trainer.nodes each process
+    predicts a share of the images; the files are the same.
     Of a classifier it writes presence_validation.csv and presence_test.csv instead: a row for each image with the
     probability that each category is there, the mean over its views, and of its tiles the highest.
     With a budget (8h, 90m) views, then models are dropped so as to finish within it, as `pipeline.inference.budget`
@@ -75,7 +78,7 @@ def predict(
     works = [(k, part, _images(paths, folds, k, part)) for k in known for part in _splits(k, split)]
     for number, (k, part, images) in enumerate(works):
         name, join = _written(paths.fold(run, k) / "best.pt", part)
-        step = _step(paths, run, k, part, name, images, trainer, views, tiles, score_floor, budget)
+        step = _step(paths, run, k, part, name, images, trainer, views, tiles, score_floor, watershed, budget)
         later = tuple(len(some) for _, _, some in works[number + 1 :])
         if pace and number and not ranks.agree(partial(pace.keeps, (len(images), *later))):
             log.warning("fold %s, %s is dropped: the budget does not allow for it", k, part)
@@ -86,7 +89,7 @@ def predict(
             continue
         others = set(missing).difference(ranks.share(missing))
         own = {path: some for path, some in parts.items() if path not in others}
-        model = cache(partial(_model, paths.fold(run, k) / "best.pt", ranks.device, score_floor))
+        model = cache(partial(_model, paths.fold(run, k) / "best.pt", ranks.device, score_floor, watershed))
         kind = precision(trainer.precision, trainer.accelerator)
         look: Callable[[Images], Iterable[Detections]] = partial(_look, model, paths.data, kind, views, tiles)
         if pace is not None:
@@ -152,8 +155,10 @@ def _detect(
             write_detections(path, found)
 
 
-def _model(weights: Path, device: torch.device, score_floor: float | None) -> nn.Module:
+def _model(weights: Path, device: torch.device, score_floor: float | None, watershed: Thresholds) -> nn.Module:
+    model: Any
     model, _ = load_detector(weights)
+    model.spec = watershed.within(model.spec)
     return ready(model.to(device), score_floor)
 
 
@@ -197,6 +202,7 @@ def _step(
     views: Views,
     tiles: Tiles,
     score_floor: float | None,
+    watershed: Thresholds,
     budget: str | None,
 ) -> Step:
     folder = paths.fold(run, fold)
@@ -210,6 +216,7 @@ def _step(
             "score_floor": score_floor,
             "views": views,
             "tiles": tiles,
+            **({"watershed": watershed} if watershed.given() else {}),
             **({"budget": budget} if budget is not None else {}),
         },
         inputs={"best.pt": file_hash(folder / "best.pt"), "images": folder_state(files)},
