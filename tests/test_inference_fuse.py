@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fixtures.dense import disks
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.interpolate import RegularGridInterpolator
@@ -16,6 +17,9 @@ from pipeline.inference.overlap import box_pairs, mask_pairs
 from pipeline.inference.paste import paste
 from pipeline.instances import Detections
 from pipeline.masks import geometry
+from pipeline.masks.runs import from_dense, to_dense
+from pipeline.masks.windows import windows
+from pipeline.model.targets import mask_targets
 
 SIZE = (60, 80)
 MEAN = Fusion(iou=0.5)
@@ -143,6 +147,26 @@ def test_a_model_of_twice_the_weight_is_a_model_twice(fusion: Fusion, number: in
     models = [detections(10, seed + i) for i in range(number)]
     heavy = fusion.fuse(models, [2.0, *[1.0] * (number - 1)])
     assert_close(heavy, fusion.fuse([models[0], *models]), 1e-5)
+
+
+@LAW
+@given(st.integers(0, 2**32 - 1))
+def test_what_a_model_with_nearly_all_the_weight_says_of_an_object_is_what_all_say(seed: int) -> None:
+    """A hair more of a box is no more of a mask."""
+    own = disks(6, SIZE, seed, radius=8)
+    cut, rng = windows(from_dense(own[own.any((1, 2))])), np.random.default_rng(seed)
+    count = len(cut.boxes)
+
+    def answer(spread: float) -> Detections:
+        boxes = (cut.boxes + rng.uniform(-spread, spread, (count, 4))).astype(np.float32)
+        masks = mask_targets(cut, torch.arange(count), torch.from_numpy(boxes), 28).numpy()
+        scores, labels = np.linspace(0.9, 0.5, count, dtype=np.float32), np.ones(count, np.int64)
+        return Detections("a", SIZE, boxes, scores, labels, masks)
+
+    first, second = answer(0), answer(0.9)
+    fused = Fusion(0.05, overlap="masks").fuse([first, second], [1e5, 1])
+    if len(fused) == count:  # else two of them are as near to one another
+        np.testing.assert_array_equal(to_dense(paste(fused)), to_dense(paste(first)))
 
 
 @LAW
