@@ -31,7 +31,7 @@ COCO: dict[str, Any] = {
         {"id": 2, "name": "1234e567", "file_name": "train/1234e567.png", "height": 15, "width": 10, "group": "b"},
         {"id": 3, "name": "z", "file_name": "train/z.png", "height": 8, "width": 8, "group": "b"},
     ],
-    "categories": [{"id": 1, "name": "cell"}],
+    "categories": [{"id": number, "name": f"cell {number}"} for number in range(1, 10)],
     "annotations": [],
 }
 
