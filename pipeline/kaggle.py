@@ -14,6 +14,7 @@ import os
 import shutil
 import time
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -54,11 +55,24 @@ def download(contest: str, folder: Path) -> dict[str, str]:
 def unpack(archive: Path, folder: Path) -> None:
     """Unpack a zip archive: DSB2018 has one in it for each of its folders, without a folder at its root.
 
-    An archive of several things gets a folder of its name. Raises InputError, and unpacks nothing, for a member that
-    would lie outside of `folder`.
+    An archive of several things gets a folder of its name. Links in it are unpacked as files that name their target.
+    Raises InputError, and unpacks nothing, for a member that would lie outside of `folder`, and for more than fits on
+    the disk; and for an archive that is damaged.
     """
+    try:
+        _unpack(archive, folder)
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
+        raise InputError(
+            f"{archive} is no archive that can be unpacked ({error}); delete it and download again"
+        ) from None
+
+
+def _unpack(archive: Path, folder: Path) -> None:
     with zipfile.ZipFile(archive) as content:
         names = content.namelist()
+        whole, free = sum(entry.file_size for entry in content.infolist()), shutil.disk_usage(folder).free
+        if whole > free:
+            raise InputError(f"{archive} unpacks to {whole} bytes, and the disk has room for {free}; not unpacked")
         inside = folder if {name.partition("/")[0] for name in names} == {archive.stem} else folder / archive.stem
         for name in names:
             if not (inside / name).resolve().is_relative_to(inside.resolve()):

@@ -46,7 +46,7 @@ def check_coco(coco: Mapping[str, Any]) -> None:
         if rle["size"] != stated[row["image_id"]] or type(category) is not int or not 1 <= category <= len(ids):
             raise ValueError(f"annotation {row!r:.200}: wanted a known category, and masks of the image's size")
         (x, y, width, height), area = row["bbox"], row["area"]
-        if not type(rle["counts"]) is str or not type(x) is type(y) is type(width) is type(height) is type(area) is int:
+        if type(rle["counts"]) is not str or not type(x) is type(y) is type(width) is type(height) is type(area) is int:
             raise ValueError(f"annotation {row!r:.200}: wanted counts as text, bbox and area as whole numbers")
         if not 0 <= area <= _PIXELS or min(x, y, width, height) < 0 or max(x, y, width, height) > _PIXELS:
             raise ValueError(f"annotation {row!r:.200}: wanted bbox and area in pixels")

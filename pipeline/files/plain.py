@@ -16,8 +16,8 @@ _VALUES = 1_000_000  # of a YAML file, each counted as often as aliases repeat i
 
 
 def read_json(path: Path, made_by: str) -> Any:
-    """The content of a JSON file. Raises InputError, naming the stage (`made_by`) that makes it, for a missing or broken
-    file, and for an object of a version that is not known.
+    """The content of a JSON file. Raises InputError, naming the stage (`made_by`) that makes it, for a missing or
+    broken file, and for an object of a version that is not known.
     """
     try:
         content = json.loads(path.read_bytes(), parse_constant=_no_number)
@@ -41,7 +41,7 @@ def read_yaml(path: Path, made_by: str) -> dict[str, Any]:
     """
     try:
         if path.stat().st_size > _YAML:
-            raise InputError(f"{path} has {path.stat().st_size} bytes, wanted at most {_YAML}; was it made by {made_by}?")
+            raise InputError(f"{path} is no file of `{made_by}`: it has more than {_YAML} bytes")
         found = yaml.safe_load(path.read_bytes().decode("utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; the stage `{made_by}` makes it") from None
