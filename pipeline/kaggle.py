@@ -61,10 +61,11 @@ def unpack(archive: Path, folder: Path) -> None:
     """
     try:
         _unpack(archive, folder)
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
-        raise InputError(
-            f"{archive} is no archive that can be unpacked ({error}); delete it and download again"
-        ) from None
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, OSError, ValueError) as error:
+        if getattr(error, "errno", None) == errno.ENOSPC:
+            raise
+        said = f"is no archive that can be unpacked ({error})"
+        raise InputError(f"{archive} {said}; delete it and download it again") from None
 
 
 def _unpack(archive: Path, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Files of tensors, those of torch and of safetensors, opened so that nothing in them can run and none unpacks to more than it is.
+"""Files of tensors, of torch and of safetensors: nothing in them can run, and none unpacks to more than it is.
 
 Both are read into plain values: tensors, numbers, texts, lists and mappings.
 """

@@ -41,7 +41,7 @@ def check_record(content: Mapping[str, Any]) -> None:
 
 def _stage(key: str, stage: Any) -> None:
     name = _text(f"{key}.stage", _mapping(key, stage).get("stage"))
-    words = stage.get("overrides")
+    words = stage.get("overrides", "none")
     if words is not None:
         told = isinstance(words, list) and all(isinstance(word, str) and word.isprintable() for word in words)
         _require(told, f"{key}.overrides", f"the words of a command of {name}", stage)
