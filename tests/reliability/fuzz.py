@@ -1,6 +1,6 @@
 """The fuzzer of every reader: `python tests/reliability/fuzz.py [TARGET …] [--minutes M] [--folder DIR] [--json F]`.
 
-Each target (see `tests/fixtures/targets.py`) is fed with what atheris, a coverage-guided fuzzer (`pip install atheris`),
+Each target (see `tests/fixtures/targets.py`) is fed with what atheris, a coverage-guided fuzzer (pip install atheris),
 makes of its seeds, for so many minutes in a process of its own. What a target must not do is a crash: it is told once
 for each place in the program, and the input that led there is kept as DIR/<target>/crash-*. An input that takes longer
 than a minute or more than 2 GB ends the target's process, and counts as one. Inputs that led to new code are kept in
