@@ -177,8 +177,12 @@ def write_folds(path: Path, folds: Mapping[str, int]) -> None:
 
 
 def write_instances(path: Path, instances: Sequence[Instances], coco: Mapping[str, Any]) -> None:
-    """COCO results JSON; `coco` gives the integer id of each image."""
+    """COCO results JSON; `coco` gives the integer id of each image. Raises InputError for an image that it lacks."""
     number = {image["name"]: image["id"] for image in coco["images"]}
+    strange = next((one.image_id for one in instances if len(one) and one.image_id not in number), None)
+    if strange is not None:
+        said = f"image {strange} is none of the {len(number)} images of this contest"
+        raise InputError(f"{path} is not written: {said}; run `convert` and the stages after it again")
     rows = [
         {
             "image_id": number[one.image_id],

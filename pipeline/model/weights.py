@@ -59,7 +59,7 @@ def read_weights(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: {wanted}; a newer version of this program may read it, or train again")
     try:
         _check(content)
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path} is a broken weights file: {type(error).__name__}: {first_line(error)}") from None
     return dict(content)
 
@@ -74,7 +74,7 @@ def _content(path: Path) -> Any:
 def _check(content: Mapping[str, Any]) -> None:
     """What is relied on before the model is built. Numbers that would ask for more memory than any model has are none.
 
-    Raises KeyError, TypeError or ValueError.
+    Raises AttributeError, KeyError, TypeError or ValueError.
     """
     state, names, model = content["state"], content["info"]["categories"], content["model"]
     if not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()):

@@ -123,7 +123,7 @@ def fuzz(name: str, folder: Path, minutes: float) -> None:
                     kept.write_bytes(given)
                     report.crashes[kept.name] = f"{place}: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
                     write()
-            if report.executions % 100 == 0:
+            if time.monotonic() - begun > 60 * report.minutes + 5:
                 write()
 
         write()
