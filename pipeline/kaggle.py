@@ -14,7 +14,6 @@ import os
 import shutil
 import time
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -61,7 +60,9 @@ def unpack(archive: Path, folder: Path) -> None:
     """
     try:
         _unpack(archive, folder)
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, OSError, ValueError) as error:
+    except InputError:
+        raise
+    except Exception as error:  # whatever a broken or hostile archive makes the reader raise
         if getattr(error, "errno", None) == errno.ENOSPC:
             raise
         said = f"is no archive that can be unpacked ({error})"
