@@ -215,8 +215,8 @@ def read_instances(path: Path, coco: Mapping[str, Any], image_ids: Sequence[str]
 
 
 def _instances_of(image: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], categories: int) -> Instances:
-    columns = ([row[name] for row in rows] for name in ("score", "category_id"))
-    check_columns(*columns, [row["segmentation"]["counts"] for row in rows], categories)
+    scores, labels = ([row[name] for row in rows] for name in ("score", "category_id"))
+    check_columns(scores, labels, [row["segmentation"]["counts"] for row in rows], categories)
     return Instances(
         image["name"],
         (image["height"], image["width"]),
