@@ -112,7 +112,7 @@ def test_a_command_that_is_none_is_refused(words: Any, tmp_path: Path) -> None:
         ("a: &a [*a]", "its aliases repeat more than"),
         (LAUGHS, "its aliases repeat more than"),
         ("1: 2", "wanted a mapping of names"),
-        ("- 1", "wanted a mapping of names, got list"),
+        ("- 1", "wanted a mapping, got list"),
         ("a: \0", "is no YAML"),
     ],
 )  # fmt: skip

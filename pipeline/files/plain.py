@@ -50,8 +50,10 @@ def read_yaml(path: Path, made_by: str) -> dict[str, Any]:
     except Exception as error:  # of broken dates, numbers and tags the reader raises whatever its parts do
         said = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{path} is no YAML: {said:.300}") from None
-    if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
-        raise InputError(f"{path}: wanted a mapping of names, got {type(found).__name__}")
+    if not isinstance(found, dict):
+        raise InputError(f"{path}: wanted a mapping, got {type(found).__name__}")
+    if not all(isinstance(key, str) for key in found):
+        raise InputError(f"{path}: wanted a mapping of names, got {list(found)!r:.80}")
     if _values(found, {}) > _VALUES:
         raise InputError(f"{path}: its aliases repeat more than {_VALUES} values, or one another without end")
     return found
