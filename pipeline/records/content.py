@@ -73,7 +73,7 @@ def read(folder: Path | None) -> Record:
     content, config = (read_yaml(folder / name, "submit") for name in ("record.yaml", "config.yaml"))
     form, version = content.get("format"), content.get("version")
     if (form, version) != (FORMAT, VERSION):
-        said = f"wanted {FORMAT} of version {VERSION}, got {form!r:.40} of version {version!r:.40}"
+        said = f"wanted {FORMAT} of version {VERSION}, got {form!s:.40} of version {version!s:.40}"
         raise InputError(f"{folder}: {said}; read it with the version of this program that made it")
     missing = {"competition", "run", "submission", "stages", "inputs", "files"} - content.keys()
     if missing:
