@@ -5,7 +5,8 @@ first plans: it finds every target, binds every key to its signature, holds ever
 constructs nothing. Then it constructs what was planned. A wrong tree is therefore refused as a whole, before anything
 has happened, with the full key, what was expected, what was got and the nearest right name.
 
-Configurations travel (the record of a submission is a file that others edit), so targets are confined to `ALLOWED`.
+Configurations travel (the record of a submission is a file that others edit), so targets are classes, confined to
+`ALLOWED`: a function may write files or run programs before anyone sees what it returns.
 """
 
 from __future__ import annotations
@@ -38,7 +39,6 @@ ALLOWED = (
 """A target's path starts with one of these, and the target is defined below it (not merely imported there)."""
 
 REFUSED = ("pipeline.build.", "pipeline.compose.", "pipeline.stages.")  # doors, not parts
-CLASSES_ONLY = ("pipeline.files.", "pipeline.record.", "pipeline.submission.", "pipeline.toy.")  # functions here write
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Plan:
     """A call that has been checked and not yet made: `target(**arguments)`, and the key it stands under."""
 
     key: str
-    target: Callable[..., Any]
+    target: type
     arguments: dict[str, Any]
     as_partial: bool
     wanted: Any
@@ -174,16 +174,16 @@ def _plan(node: Mapping[str, Any], wanted: Any, key: str) -> Plan:
     as_partial: bool = _fit(node.get("_partial_", False), bool, _join(key, "_partial_"))
     target = resolve(node["_target_"], _join(key, "_target_"))
     made = partial if as_partial else target
-    if isinstance(made, type) and not any(_makes(made, option) for option in _options(wanted)):
+    if not any(_makes(made, option) for option in _options(wanted)):
         raise ConfigError(f"{key}: expected {_type(wanted)}, got {'a partial of ' * as_partial}{_name(target)}")
     settings = {str(name): value for name, value in node.items() if name not in ("_target_", "_partial_")}
     return Plan(key, target, _bind(target, settings, key, complete=not as_partial), as_partial, wanted)
 
 
-def resolve(path: Any, key: str) -> Callable[..., Any]:
-    """Return the class or function that the dotted `path` names, if it lies within `ALLOWED`; `key` is for messages."""
+def resolve(path: Any, key: str) -> type:
+    """Return the class that the dotted `path` names, if it lies within `ALLOWED`; `key` is for messages."""
     if not isinstance(path, str) or not re.fullmatch(r"[A-Za-z]\w*(\.[A-Za-z]\w*)+", path, re.ASCII):
-        raise ConfigError(f"{key}: expected the dotted path of a public class or function, got {path!r}")
+        raise ConfigError(f"{key}: expected the dotted path of a public class, got {path!r:.80}")
     home = next((prefix for prefix in ALLOWED if path.startswith(prefix)), None)
     if home is None or path.startswith(REFUSED):
         raise ConfigError(f"{key}: {path} may not be built from a configuration; what may: {', '.join(ALLOWED)}")
@@ -191,11 +191,10 @@ def resolve(path: Any, key: str) -> Callable[..., Any]:
     module = _module(module_name, key)
     if not hasattr(module, name):
         raise ConfigError(f"{key}: {module_name} has no {name}{nearest(name, dir(module))}")
-    found: Callable[..., Any] = getattr(module, name)
+    found = getattr(module, name)
     defined = f"{getattr(found, '__module__', None)}."
-    right = isinstance(found, type) or (inspect.isfunction(found) and not defined.startswith(CLASSES_ONLY))
-    if not right or not defined.startswith(home) or defined.startswith(REFUSED):
-        raise ConfigError(f"{key}: {path} is no part that may be built: a class or function defined in {home[:-1]}")
+    if not isinstance(found, type) or not defined.startswith(home) or defined.startswith(REFUSED):
+        raise ConfigError(f"{key}: {path} is no part that may be built: a class defined in {home[:-1]}")
     return found
 
 

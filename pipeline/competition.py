@@ -25,6 +25,8 @@ _ROLES: Mapping[str, tuple[frozenset[str], ...]] = {
     "coco": (frozenset(),),
 }
 _ID = re.compile(r"[A-Za-z0-9._-]+")
+_DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)  # files that Windows has everywhere
+_FORMULA = ("=", "+", "@")  # a cell that begins with it is run by a spreadsheet
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,12 @@ class Competition:
     unverified: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        for name in ("key", "submission_file"):  # of folders and files that are written
+            if not is_safe_id(getattr(self, name)):
+                raise ValueError(f"{name}: wanted letters, digits, '.', '_' and '-' only, got {getattr(self, name)!r}")
+        for name in (*self.categories, *(self.codes or {}).values()):
+            if not name.isprintable() or name.startswith(_FORMULA):  # they become cells of CSV files
+                raise ValueError(f"categories and codes: wanted printable text that is no formula, got {name!r}")
         if not self.categories or len(set(self.categories)) != len(self.categories):
             raise ValueError(f"categories: wanted different names, at least one, got {self.categories}")
         _check_pattern("train_image", self.train_image, "{id}")
@@ -158,8 +166,17 @@ class Competition:
 
 
 def is_safe_id(image_id: str) -> bool:
-    """Whether an image id can stand in a path: letters, digits, '.', '_' and '-' only, and not '.' or '..'."""
-    return _ID.fullmatch(image_id) is not None and image_id not in (".", "..")
+    """Whether an image id can stand in a path: letters, digits, '.', '_' and '-' only, not '.' or '..', and no name of
+    a device, which Windows finds in every folder.
+    """
+    return _ID.fullmatch(image_id) is not None and image_id not in (".", "..") and not _DEVICE.fullmatch(image_id)
+
+
+def is_inside(path: str) -> bool:
+    """Whether a path written with '/' stays inside the folder that it is joined to, on any system."""
+    parts = path.split("/")
+    plain = path.isprintable() and not set(path) & set('\\:*?"<>|')
+    return plain and all(part.strip(". ") and not _DEVICE.fullmatch(part) for part in parts)
 
 
 def _column(columns: Mapping[str, Role], role: Role) -> str | None:

@@ -141,7 +141,7 @@ def about_record(command: Command) -> Command:
     file = Path(str(parsed.get("record"))) / "record.yaml"
     if "competition" in parsed or "record" not in parsed or not file.is_file():
         return command
-    found = re.search(r"^competition: (\S+)$", file.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
+    found = re.search(r"^competition: ([\w.-]+)$", file.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
     contest = f"competition={found[1]}" if found else ""
     known = [folder / f"{contest.replace('=', '/')}.yaml" for folder in (command.conf, command.extra or command.conf)]
     return replace(command, overrides=(contest,) * any(map(Path.is_file, known)) + command.overrides)

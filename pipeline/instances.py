@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.errors import InputError
 from pipeline.masks.runs import Runs, from_coco, to_coco
 
 Size = tuple[int, int]
@@ -93,8 +94,11 @@ class Instances:
 
     @cached_property
     def runs(self) -> Runs:
-        """The masks as runs. Raises ValueError where a mask is no RLE of the image's size."""
-        return from_coco(self.masks, self.size)
+        """The masks as runs. Raises InputError where a mask is no RLE of the image's size: they come from files."""
+        try:
+            return from_coco(self.masks, self.size)
+        except ValueError as error:
+            raise InputError(f"image {self.image_id}: {error}. Make the file of its masks again.") from None
 
     def rles(self) -> list[dict[str, Any]]:
         """The masks as pycocotools takes them."""

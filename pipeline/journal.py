@@ -21,7 +21,7 @@ def note(output: Path, commands: Iterable[Mapping[str, Any]]) -> None:
     output: the contest's folder of all that is made.
     """
     begun = datetime.now(UTC).isoformat(timespec="microseconds")  # as stamps have it: sorts as text
-    lines = [json.dumps({"begun": begun, **command}, ensure_ascii=False) + "\n" for command in commands]
+    lines = [json.dumps({"version": 1, "begun": begun, **command}, ensure_ascii=False) + "\n" for command in commands]
     if lines:
         (output / NAME).parent.mkdir(parents=True, exist_ok=True)
         with open(output / NAME, "a", encoding="utf-8") as file:
@@ -32,15 +32,16 @@ def commands(output: Path) -> list[dict[str, Any]]:
     """The commands of a folder, in the order in which they began; a line that a crash cut short is left out."""
     try:
         lines = (output / NAME).read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
+    except (OSError, ValueError):  # none yet, or bytes that are no text
         return []
     found = []
     for line in lines:
         try:
             one = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
-        if isinstance(one, dict) and {"begun", "stage", "overrides", "settings"} <= one.keys():
+        known = isinstance(one, dict) and {"begun", "stage", "overrides", "settings"} <= one.keys()
+        if known and isinstance(one["settings"], dict) and isinstance(one["begun"], str) and one.get("version", 1) == 1:
             found.append(one)
     return sorted(found, key=lambda one: str(one["begun"]))
 

@@ -54,11 +54,27 @@ def download(contest: str, folder: Path) -> dict[str, str]:
 def unpack(archive: Path, folder: Path) -> None:
     """Unpack a zip archive: DSB2018 has one in it for each of its folders, without a folder at its root.
 
-    An archive of several things gets a folder of its name. Raises InputError, and unpacks nothing, for a member that
-    would lie outside of `folder`.
+    An archive of several things gets a folder of its name. Links in it are unpacked as files that name their target.
+    Raises InputError, and unpacks nothing, for a member that would lie outside of `folder`, and for more than fits on
+    the disk; and for an archive that is damaged.
     """
+    try:
+        _unpack(archive, folder)
+    except InputError:
+        raise
+    except Exception as error:  # whatever a broken or hostile archive makes the reader raise
+        if getattr(error, "errno", None) == errno.ENOSPC:
+            raise
+        said = f"is no archive that can be unpacked ({error})"
+        raise InputError(f"{archive} {said}; delete it and download it again") from None
+
+
+def _unpack(archive: Path, folder: Path) -> None:
     with zipfile.ZipFile(archive) as content:
         names = content.namelist()
+        whole, free = sum(entry.file_size for entry in content.infolist()), shutil.disk_usage(folder).free
+        if whole > free:
+            raise InputError(f"{archive} unpacks to {whole} bytes, and the disk has room for {free}; not unpacked")
         inside = folder if {name.partition("/")[0] for name in names} == {archive.stem} else folder / archive.stem
         for name in names:
             if not (inside / name).resolve().is_relative_to(inside.resolve()):

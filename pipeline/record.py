@@ -141,9 +141,10 @@ def read_stamp(path: Path) -> dict[str, Any]:
     """The content of a stamp; empty where there is none that can be read."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    whole = isinstance(found, dict) and all(isinstance(found.get(part, {}), dict) for part in ("settings", "inputs"))
+    return found if whole else {}
 
 
 def now() -> str:

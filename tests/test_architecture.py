@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -118,3 +120,72 @@ def test_the_table_lets_pass_what_it_should() -> None:
 def test_no_module_is_longer_than_a_reader_keeps_in_mind() -> None:
     lengths = {str(path): len((ROOT / path).with_suffix(".py").read_text().splitlines()) for path in MODULES}
     assert {path: length for path, length in lengths.items() if length >= 300} == {}
+
+
+# What is installed ---------------------------------------------------------------------------------------------------
+
+MODULE_OF = {"pillow": "PIL", "hydra-core": "hydra", "scikit-image": "skimage", "pyyaml": "yaml"}  # others: their name
+BY_NAME_ONLY = {"tensorboard"}  # Lightning's logger imports it
+
+
+def declared() -> tuple[set[str], set[str]]:
+    """The modules that an installation brings, and those that an extra does which is not for developing."""
+    project = tomllib.loads((ROOT.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = [word for name, words in project["optional-dependencies"].items() if name != "dev" for word in words]
+
+    def modules(words: list[str]) -> set[str]:
+        names = (re.split(r"[^A-Za-z0-9._-]", word)[0].lower() for word in words)
+        return {MODULE_OF.get(name, name.replace("-", "_")) for name in names}
+
+    return modules(project["dependencies"]), modules(extras)
+
+
+def imported(inside: type[ast.AST] | tuple[type[ast.AST], ...]) -> dict[str, str]:
+    """Modules of others that the package imports below nodes of this kind, each with a file that does."""
+    found = {}
+    for path in sorted(ROOT.rglob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            for inner in ast.walk(node) if isinstance(node, inside) else ():
+                names = [one.name for one in inner.names] if isinstance(inner, ast.Import) else []
+                names += [str(inner.module)] if isinstance(inner, ast.ImportFrom) else []
+                found |= {name.partition(".")[0]: path.name for name in names}
+    return {name: file for name, file in found.items() if name not in {*sys.stdlib_module_names, "pipeline"}}
+
+
+def test_every_import_is_of_a_declared_dependency_and_of_an_extra_only_where_it_is_asked_for() -> None:
+    always, extras = declared()
+    everywhere, lazily = imported(ast.Module), imported((ast.FunctionDef, ast.AsyncFunctionDef))
+    assert {name: file for name, file in everywhere.items() if name not in always | extras} == {}
+    of_extras = {name: file for name, file in everywhere.items() if name not in always}
+    assert of_extras.keys() <= lazily.keys()
+
+
+def test_every_declared_dependency_is_used() -> None:
+    always, _ = declared()
+    assert always - imported(ast.Module).keys() - BY_NAME_ONLY == set()
+
+
+# What may run ---------------------------------------------------------------------------------------------------------
+
+
+def test_nothing_is_unpickled_evaluated_or_given_to_a_shell() -> None:
+    """Calls by which a file's content, or a text, would run; a `torch.load` or `np.load` says that it must not."""
+    found = []
+    for path in sorted(ROOT.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call):
+                continue
+            name, words = ast.unparse(node.func), {one.arg: ast.unparse(one.value) for one in node.keywords}
+            wrong = (
+                name in {"eval", "exec", "compile", "__import__", "os.system", "os.popen", "input"}
+                or re.match(r"(pickle|marshal|shelve|dill|joblib|cloudpickle)\.", name) is not None
+                or (name == "torch.load" and words.get("weights_only") != "True")
+                or (name == "np.load" and words.get("allow_pickle") != "False")
+                or re.match(r"yaml\.(load|full_load|unsafe_load|load_all|unsafe_load_all)$", name) is not None
+                or (name.endswith(".fit") and words.get("weights_only", "True") != "True")
+                or words.get("shell") == "True"
+                or name.endswith((".load_from_checkpoint", ".read_pickle", ".to_pickle", "tarfile.open"))
+            )
+            found += [f"{path.relative_to(ROOT)}:{node.lineno} {name}"] if wrong else []
+    assert found == []

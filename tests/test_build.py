@@ -188,6 +188,11 @@ def test_what_does_not_fit_is_refused_with_key_expected_and_got(annotation, valu
         "pipeline.files.os",
         "pipeline.files.Path",
         "pipeline.files.write_json",
+        "pipeline.records.content.write_yaml",
+        "pipeline.records.wheels.fetch",
+        "pipeline.kaggle.submit",
+        "pipeline.model.weights.save_weights",
+        "pipeline.masks.text.from_text",
         "pipeline.files.Paths.__init__",
         "pipeline.files.Paths.run",
         "pipeline.files._read",
@@ -209,6 +214,14 @@ def test_a_target_outside_the_allowed_parts_is_never_built(target) -> None:
     for extra in ({}, {"_partial_": True}):
         with pytest.raises(ConfigError, match=r"^x\._target_: "):
             build(takes(Any), {"x": {"_target_": target, **extra}})
+
+
+def test_a_configuration_calls_no_function_whatever_it_is_wanted_for(tmp_path: Path) -> None:
+    writes = {"path": str(tmp_path / "a.py"), "content": {}, "head": "import os"}
+    for wanted in (Competition, Competition | None, Any, Callable[..., Any]):
+        with pytest.raises(ConfigError, match="is no part that may be built: a class defined in pipeline"):
+            build(takes(wanted), {"x": {"_target_": "pipeline.records.content.write_yaml", **writes}})
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

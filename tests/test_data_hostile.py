@@ -23,7 +23,7 @@ from PIL import Image
 
 from pipeline.competition import Competition
 from pipeline.data import contest
-from pipeline.data.pictures import read_mask, read_resized_mask, read_size
+from pipeline.data.pictures import read_image, read_mask, read_resized_mask, read_size
 from pipeline.errors import InputError
 
 HEADERS = {
@@ -211,6 +211,23 @@ def test_a_link_that_leads_out_of_the_folder_is_not_followed(tmp_path: Path) -> 
     path = tmp_path / "x" / competition.train_annotations
     path.write_text("MaskPath,ImageID,LabelName\nlink.png,a1,/m/0cmf2\n")
     assert refused(tmp_path / "x", competition).startswith("train_masks/link.png: leads out of the contest's folder")
+
+
+def test_a_picture_that_is_a_program_is_no_picture(tmp_path: Path) -> None:
+    """PostScript, which Pillow would give to Ghostscript to run, whatever the file is called."""
+    program = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 5 5\n%%EndComments\n(victim) (w) file closefile\n%%EOF\n"
+    (tmp_path / "x.png").write_bytes(program)
+    with pytest.raises(InputError, match="is no image of a known format"):
+        read_size(tmp_path, "x.png")
+    with pytest.raises(InputError, match="is no readable image"):
+        read_image(tmp_path / "x.png")
+
+
+@pytest.mark.parametrize("kind", [png, tiff, jpeg])
+def test_a_bomb_is_not_decoded_for_a_network_either(tmp_path: Path, kind: object) -> None:
+    (tmp_path / "x.png").write_bytes(kind(46_341, 46_341))  # type: ignore[operator]
+    with memory(16 * MEGABYTE), pytest.raises(InputError, match="is no readable image"):
+        read_image(tmp_path / "x.png")
 
 
 def test_a_huge_table_of_nothing_is_no_fault(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ COCO: dict[str, Any] = {
         {"id": 2, "name": "1234e567", "file_name": "train/1234e567.png", "height": 15, "width": 10, "group": "b"},
         {"id": 3, "name": "z", "file_name": "train/z.png", "height": 8, "width": 8, "group": "b"},
     ],
-    "categories": [{"id": 1, "name": "cell"}],
+    "categories": [{"id": number, "name": f"cell {number}"} for number in range(1, 10)],
     "annotations": [],
 }
 
@@ -120,7 +120,7 @@ def test_a_block_that_writes_nothing_is_an_error(tmp_path: Path) -> None:
 def test_what_cannot_be_written_leaves_the_old_file(tmp_path: Path, write: Callable[[Path], None]) -> None:
     path = tmp_path / "file"
     path.write_text("old")
-    with pytest.raises((ValueError, TypeError, KeyError)):
+    with pytest.raises((ValueError, TypeError, KeyError, InputError)):
         write(path)
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["file"]

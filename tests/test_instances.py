@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
+from pipeline.errors import InputError
 from pipeline.instances import Detections, Instances
 from pipeline.masks.runs import from_dense
 
@@ -118,7 +119,7 @@ def test_a_column_of_instances_that_does_not_fit_is_named(field: str, value: Any
 
 def test_masks_of_another_size_are_refused_when_read() -> None:
     found = dataclasses.replace(instances(disks(2, (4, 5), seed=1)), size=(5, 5))
-    with pytest.raises(ValueError, match=r"mask 0: its RLE covers 20 pixels, the canvas \(5, 5\) has 25"):
+    with pytest.raises(InputError, match=r"mask 0: its RLE covers 20 pixels, the canvas \(5, 5\) has 25"):
         _ = found.runs
 
 

@@ -28,7 +28,7 @@ def test_the_ceilings_of_a_converted_contest_are_printed_written_and_drawn(tmp_p
     assert pipeline("convert", *places, "n_folds=2", cwd=tmp_path).returncode == 0
     done = pipeline("ceiling", *places, "model.mask_size=56", "postprocess.min_area=2", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    found = json.loads((tmp_path / "out" / "ceiling.json").read_text())
+    found = json.loads((tmp_path / "out" / "ceiling.json").read_text())["ceilings"]
     assert [(one["factor"], one["score"], one["instances"]) for one in found[:1]] == [("truth as it is", 1.0, 3)]
     assert found[-1]["choice"] == "56×56, aligned, at most 100, boxes off by 0.7 px"
     (small,) = (one for one in found if one["factor"] == "smallest area")

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.data.table import nearest
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, InputError
 from pipeline.masks.cells import Cells, cells
 from pipeline.masks.runs import area, boxes, from_coco
 
@@ -90,14 +90,14 @@ def of_categories(coco: Mapping[str, Any], names: Sequence[str] | None) -> Mappi
 
 
 def gather(coco: Mapping[str, Any], image_ids: Sequence[str]) -> Annotations:
-    """Annotations of the named images of a COCO dict, in that order."""
+    """Annotations of the named images of a COCO dict, in that order. Raises InputError for a mask that is no RLE."""
     images = {image["name"]: image for image in coco["images"]}
     chosen = [images[name] for name in image_ids]
     rows: dict[int, list[Mapping[str, Any]]] = {image["id"]: [] for image in chosen}
     for row in coco["annotations"]:
         if row["image_id"] in rows:
             rows[row["image_id"]].append(row)
-    parts = [_columns(rows[image["id"]], (image["height"], image["width"])) for image in chosen]
+    parts = [_columns(rows[image["id"]], image) for image in chosen]
     flat = [_joined(column) for column in zip(*parts, strict=True)] if parts else [_joined(())] * 8
     categories, areas, frame, start, stop, label, bounds, member = (values for values, _ in flat)
     instances, pieces, sets, members = (flat[i][1] for i in (0, 3, 6, 7))
@@ -111,9 +111,12 @@ def gather(coco: Mapping[str, Any], image_ids: Sequence[str]) -> Annotations:
     )  # fmt: skip
 
 
-def _columns(rows: Sequence[Mapping[str, Any]], size: tuple[int, int]) -> tuple[Int32, ...]:
+def _columns(rows: Sequence[Mapping[str, Any]], image: Mapping[str, Any]) -> tuple[Int32, ...]:
     """Of one image: categories, areas, boxes flat, and the five columns of its cells."""
-    runs = from_coco([row["segmentation"]["counts"] for row in rows], size)
+    try:
+        runs = from_coco([row["segmentation"]["counts"] for row in rows], (image["height"], image["width"]))
+    except ValueError as error:
+        raise InputError(f"image {image['name']}: {error}. Run `convert` again.") from None
     found = cells(runs)
     categories = np.array([row["category_id"] for row in rows], np.int32)
     return (

@@ -37,7 +37,7 @@ def read_ids(path: Path) -> list[str]:
     Raises InputError for a file that cannot be read, one without ids, and for an id that comes twice, with its line.
     """
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read as a list of image ids, one on each line: {error}") from None
     ids = [line for line in lines if line]

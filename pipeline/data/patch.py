@@ -103,14 +103,17 @@ def read_patch(path: Path, competition: Competition) -> Patch:
         content = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such file. Give the path of a patch: patch=FILE.json") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: is no JSON ({error}). Give the path of a patch: patch=FILE.json") from None
     content = content if isinstance(content, dict) else {}
     found = (content.get("format"), content.get("version"))
     if found != ("maskline-patch", 1) or not isinstance(content.get("fixes"), list):
-        raise InputError(f"{path}: wanted maskline-patch of version 1 with a list of fixes, got {found[0]} {found[1]}.")
+        raise InputError(
+            f"{path}: wanted maskline-patch of version 1 with a list of fixes, got {found[0]!s:.40} {found[1]!s:.40}. "
+            "A newer version of this program may read it."
+        )
     if content.get("competition") != competition.key:
-        got = f"is a patch of the contest {content.get('competition')}, not of {competition.key}"
+        got = f"is a patch of the contest {content.get('competition')!s:.60}, not of {competition.key}"
         raise InputError(f"{path}: {got}. Give another one, or patch=null.")
     fixes = tuple(_read_fix(f"{path} fix {i}", fix) for i, fix in enumerate(content["fixes"], 1))
     return Patch(competition.key, str(content.get("source", "")), fixes)
@@ -118,14 +121,16 @@ def read_patch(path: Path, competition: Competition) -> Patch:
 
 def _read_fix(place: str, fix: Any) -> Fix:
     keys = fix if isinstance(fix, Mapping) else {}
-    if keys.get("action") not in ACTIONS:
-        got = f"the action is {keys.get('action')!r}"
+    if not isinstance(keys.get("action"), str) or keys["action"] not in ACTIONS:
+        got = f"the action is {keys.get('action')!r:.60}"
         raise InputError(f"{place}: {got}, wanted one of {', '.join(ACTIONS)}. Correct the file.")
     required, optional = ACTIONS[keys["action"]]
     needed = {"action", "image", *required}
     if not needed <= keys.keys() <= needed | set(optional) or not all(isinstance(v, str) for v in keys.values()):
         wanted = ", ".join(["action", "image", *required])
-        raise InputError(f"{place}: {keys['action']} wants texts for {wanted}, got {dict(keys)}. Correct the file.")
+        raise InputError(
+            f"{place}: {keys['action']} wants texts for {wanted}, got {dict(keys)!r:.200}. Correct the file."
+        )
     return Fix(**keys)
 
 

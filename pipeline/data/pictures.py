@@ -16,6 +16,8 @@ from pipeline.masks.resize import resized
 from pipeline.masks.runs import Runs, empty, from_dense, to_coco
 
 PIXELS = 178_956_970  # the most that Pillow opens without being told to; a larger header is a fault or an attack
+# What contests and microscopes write. Pillow knows more, of which some are programs for others to run (EPS).
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "PPM", "JPEG2000")
 _CHEAP = 1 << 24  # pixels that are decoded without need; a header may claim more than there is
 
 
@@ -25,15 +27,18 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     Raises InputError naming a file that cannot be read to its end.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
+            if image.width * image.height > PIXELS:
+                raise Image.DecompressionBombError(f"it claims more than {PIXELS} pixels")
             if image.mode.startswith(("I", "F")):
                 return _grey(np.asarray(image))
             return np.asarray(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Exception as error:  # whatever a broken or hostile file makes one of Pillow's readers raise
         raise InputError(f"{path} is no readable image: {error}") from error
 
 
 def _grey(values: NDArray[Any]) -> NDArray[np.uint8]:
+    values = np.where(np.isfinite(values), values, 0)
     low, high = float(values.min()), float(values.max())
     scaled = (values.astype(np.float64) - low) * (255 / max(high - low, 1e-12))
     return np.repeat(np.rint(scaled).astype(np.uint8)[:, :, None], 3, 2)
@@ -101,7 +106,7 @@ def read_grey(root: Path, name: str) -> NDArray[Any]:
         if image.mode.startswith("I"):  # 16 bits, whichever way a version of Pillow has them
             return np.asarray(image).astype(np.float32) / 257
         if image.mode == "F":
-            return np.asarray(image, np.float32)
+            return np.nan_to_num(np.asarray(image, np.float32))
         return np.asarray(image.convert("L"))
 
 
@@ -133,13 +138,15 @@ def _opened(root: Path, name: str) -> Iterator[Image.Image]:
     if not path.resolve().is_relative_to(root.resolve()):
         raise InputError(f"{name}: leads out of the contest's folder {root}, to {path.resolve()}. Copy the file there.")
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             if image.width * image.height > PIXELS:
                 raise Image.DecompressionBombError
             yield image
+    except InputError:
+        raise
     except Image.DecompressionBombError as error:
         raise InputError(f"{name}: claims more than {PIXELS} pixels. Check the file in {root}.") from error
     except UnidentifiedImageError as error:
         raise InputError(f"{name}: is no image of a known format. Unpack it again into {root}.") from error
-    except (OSError, SyntaxError, ValueError, EOFError) as error:  # what Pillow's readers raise on damaged files
+    except Exception as error:  # whatever a broken or hostile file makes one of Pillow's readers raise
         raise InputError(f"{name}: is no image that can be read ({error}). Unpack it again into {root}.") from error

@@ -11,15 +11,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline.errors import InputError
+from pipeline.competition import is_inside
+from pipeline.errors import ConfigError, InputError
 from pipeline.files.atomic import atomic
+from pipeline.files.checks import FAULTS, check_coco, check_columns, check_folds, check_names, told
 from pipeline.files.detections import join_detections, read_detections, write_detections
+from pipeline.files.plain import check_version, read_json, read_yaml
 from pipeline.files.presence import join_presence, read_presence
 from pipeline.instances import Instances
 
 __all__ = [
     "Paths",
     "atomic",
+    "check_version",
     "join_detections",
     "join_presence",
     "read_coco",
@@ -28,6 +32,7 @@ __all__ = [
     "read_instances",
     "read_json",
     "read_presence",
+    "read_yaml",
     "write_coco",
     "write_detections",
     "write_folds",
@@ -93,22 +98,14 @@ class Paths:
         return self.output / "submission.csv"
 
     def run(self, run: str) -> Path:
-        """The folder of a training run."""
+        """The folder of a training run. Raises ConfigError for a name that leads out of the folder of runs."""
+        if not is_inside(run):
+            raise ConfigError(f"run: wanted a name, or a path inside {self.output / 'runs'}; got {run!r:.80}")
         return self.output / "runs" / run
 
     def fold(self, run: str, fold: int | str) -> Path:
         """The folder of one fold of a run; of "all", a training without a fold held out."""
         return self.run(run) / (f"fold{fold}" if isinstance(fold, int) else fold)
-
-
-def read_json(path: Path, made_by: str) -> Any:
-    """The content of a JSON file. Raises InputError naming the stage (`made_by`) that makes it when it is missing."""
-    try:
-        return json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist; the stage `{made_by}` makes it") from None
-    except ValueError as error:
-        raise InputError(f"{path} is no JSON ({error}); delete it and run `{made_by}` again") from None
 
 
 def write_json(path: Path, value: Any, indent: int | None = None) -> None:
@@ -128,13 +125,17 @@ def _write_text(path: Path, pieces: Iterable[str]) -> None:
 
 
 def read_coco(path: Path) -> dict[str, Any]:
-    """COCO JSON that `convert` wrote. Raises InputError for another file or another version of it."""
+    """COCO JSON that `convert` wrote. Raises InputError for another file, another version of it, or a broken one."""
     coco = read_json(path, "convert")
     info = coco.get("info") if isinstance(coco, dict) else None
     form, version = (info.get("format"), info.get("version")) if isinstance(info, dict) else (None, None)
     if (form, version) != ("maskline-coco", 1):
         got = f"got {form} of version {version}"
         raise InputError(f"{path}: wanted maskline-coco of version 1, {got}; run `convert` again")
+    try:
+        check_coco(coco)
+    except FAULTS as error:
+        raise InputError(f"{path} is broken ({told(error)}); run `convert` again") from None
     return dict(coco)
 
 
@@ -157,12 +158,15 @@ def read_folds(path: Path) -> dict[str, int]:
     Raises InputError for a missing file and for one without these columns.
     """
     try:
-        table = pd.read_csv(path, dtype={"image_id": str, "fold": int}, keep_default_na=False)
-        return dict(zip(table["image_id"], table["fold"].tolist(), strict=True))
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False)
+        names, folds = table["image_id"].tolist(), [int(fold) for fold in table["fold"]]
+        check_names(names)
+        check_folds(folds)
+        return dict(zip(names, folds, strict=True))
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; the stage `convert` makes it") from None
-    except (ValueError, KeyError) as error:
-        raise InputError(f"{path} is no table of image_id and fold ({error}); run `convert` again") from None
+    except FAULTS as error:
+        raise InputError(f"{path} is no table of image_id and fold ({told(error)}); run `convert` again") from None
 
 
 def write_folds(path: Path, folds: Mapping[str, int]) -> None:
@@ -173,8 +177,12 @@ def write_folds(path: Path, folds: Mapping[str, int]) -> None:
 
 
 def write_instances(path: Path, instances: Sequence[Instances], coco: Mapping[str, Any]) -> None:
-    """COCO results JSON; `coco` gives the integer id of each image."""
+    """COCO results JSON; `coco` gives the integer id of each image. Raises InputError for an image that it lacks."""
     number = {image["name"]: image["id"] for image in coco["images"]}
+    strange = next((one.image_id for one in instances if len(one) and one.image_id not in number), None)
+    if strange is not None:
+        said = f"image {strange} is none of the {len(number)} images of this contest"
+        raise InputError(f"{path} is not written: {said}; run `convert` and the stages after it again")
     rows = [
         {
             "image_id": number[one.image_id],
@@ -200,12 +208,15 @@ def read_instances(path: Path, coco: Mapping[str, Any], image_ids: Sequence[str]
     try:
         for row in rows:
             by_image.setdefault(row["image_id"], []).append(row)
-        return [_instances_of(image, by_image.get(image["id"], [])) for image in wanted]
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path} holds no COCO results ({error!r}); run `postprocess` again") from None
+        labels = len(coco["categories"])
+        return [_instances_of(image, by_image.get(image["id"], []), labels) for image in wanted]
+    except FAULTS as error:
+        raise InputError(f"{path} holds no COCO results ({told(error)}); run `postprocess` again") from None
 
 
-def _instances_of(image: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Instances:
+def _instances_of(image: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], categories: int) -> Instances:
+    scores, labels = ([row[name] for row in rows] for name in ("score", "category_id"))
+    check_columns(scores, labels, [row["segmentation"]["counts"] for row in rows], categories)
     return Instances(
         image["name"],
         (image["height"], image["width"]),

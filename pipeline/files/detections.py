@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
-import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import InputError
 from pipeline.files.atomic import atomic
+from pipeline.files.checks import FAULTS, check_detections, told
 from pipeline.instances import Alignment, Detections
 
 DETECTIONS_VERSION = 2
@@ -78,8 +80,9 @@ def read_detections(path: Path, made_by: str = "predict") -> list[Detections]:
     """
     columns = _columns(path, made_by)
     try:
+        check_detections(columns)
         return [_detections_of(columns, i) for i in range(len(columns["image_id"]))]
-    except (ValueError, TypeError, LookupError) as error:
+    except FAULTS as error:
         raise _broken(path, error, made_by) from None
 
 
@@ -116,12 +119,12 @@ def _write_column(archive: zipfile.ZipFile, name: str, shape: tuple[int, ...], p
 def _columns(path: Path, made_by: str, without: set[str] = frozenset()) -> dict[str, Array]:  # type: ignore[assignment]
     """The columns of a file of the present version, but for some."""
     try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+        with _archive(path) as archive:
             columns = {name: archive[name] for name in archive.files if name not in without}
         version = int(columns["version"])
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; the stage `{made_by}` makes it") from None
-    except _FAULTS as error:
+    except Exception as error:  # whatever a broken or hostile file makes the readers raise
         raise _broken(path, error, made_by) from None
     if version != DETECTIONS_VERSION:
         wanted = f"wanted a detections file of version {DETECTIONS_VERSION}, got version {version}"
@@ -129,11 +132,47 @@ def _columns(path: Path, made_by: str, without: set[str] = frozenset()) -> dict[
     return columns
 
 
+@contextmanager
+def _archive(path: Path) -> Iterator[Any]:
+    """The npz, once its directory is known to promise no more than it holds. Nothing in it can run."""
+    with open(path, "rb") as file:
+        with zipfile.ZipFile(file) as archive:
+            entries = archive.infolist()
+            whole, most = sum(entry.file_size for entry in entries), max(_SMALL, _RATIO * path.stat().st_size)
+            if whole > most:
+                raise ValueError(f"it would unpack to {whole} bytes, wanted {most} at most")
+            for entry in entries:
+                _check_entry(archive, entry)
+        file.seek(0)
+        with np.load(file, allow_pickle=False) as columns:
+            yield columns
+
+
+def _check_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> None:
+    """NumPy makes room for the shape that a column's header states, whatever follows it."""
+    with archive.open(entry) as file:
+        shape, kind = _header(file)
+        claimed = math.prod(shape) * kind.itemsize + file.tell()
+    if kind.hasobject or claimed != entry.file_size:
+        raise ValueError(f"{entry.filename} states {claimed} bytes of {kind}, and holds {entry.file_size}")
+
+
+def _header(file: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and type of a column whose file is at its beginning."""
+    form = np.lib.format
+    read = form.read_array_header_1_0 if form.read_magic(file) == (1, 0) else form.read_array_header_2_0
+    shape, _, kind = read(file)
+    return shape, kind
+
+
+_SMALL, _RATIO = 1 << 28, 100  # a file may unpack to so many bytes, or so many times its size if that is more
+
+
 def _column(path: Path, name: str) -> Array:
     try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+        with _archive(path) as archive:
             return np.asarray(archive[name])
-    except _FAULTS as error:
+    except Exception as error:  # see `_columns`
         raise _broken(path, error, "predict") from None
 
 
@@ -141,17 +180,13 @@ def _shape(path: Path, name: str) -> tuple[int, ...]:
     """Of a column, without reading it."""
     try:
         with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as file:
-            np.lib.format.read_magic(file)
-            return tuple(np.lib.format.read_array_header_1_0(file)[0])
-    except _FAULTS as error:
+            return _header(file)[0]
+    except Exception as error:  # see `_columns`
         raise _broken(path, error, "predict") from None
 
 
-_FAULTS = (OSError, ValueError, TypeError, LookupError, EOFError, zipfile.BadZipFile, zlib.error)
-
-
 def _broken(path: Path, error: Exception, made_by: str) -> InputError:
-    return InputError(f"{path} is no detections file ({error}); run `{made_by}` again")
+    return InputError(f"{path} is no detections file ({told(error)}); run `{made_by}` again")
 
 
 def _detections_of(columns: Mapping[str, Any], i: int) -> Detections:

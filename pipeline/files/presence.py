@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import InputError
 from pipeline.files.atomic import atomic
+from pipeline.files.checks import FAULTS, check_names, told
 from pipeline.files.detections import read_detections
 
 _IMAGE = "image_id"
@@ -37,19 +38,24 @@ def read_presence(path: Path, categories: Sequence[str]) -> dict[str, NDArray[np
     Raises InputError for a missing or broken file and for one of other categories.
     """
     try:
-        table = pd.read_csv(path, dtype={_IMAGE: str}, keep_default_na=False, na_values={c: [""] for c in categories})
+        table = pd.read_csv(path, dtype={_IMAGE: str}, keep_default_na=False, index_col=False,
+                            na_values={c: [""] for c in categories})  # fmt: skip
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; the stage `predict` makes it of a model=classifier") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} is no table ({error}); run `predict` again") from None
+    except FAULTS as error:
+        raise InputError(f"{path} is no table ({told(error)}); run `predict` again") from None
     got = [str(name) for name in table.columns]
     if sorted(got) != sorted([_IMAGE, *categories]):
         wanted = f"wanted the columns {', '.join([_IMAGE, *categories])}, got {', '.join(got)}"
         raise InputError(f"{path}: {wanted}; its classifier was trained for other categories")
     try:
         probable = table[list(categories)].to_numpy(np.float32)
+    except FAULTS as error:
+        raise InputError(f"{path}: a probability is no number ({told(error)}); run `predict` again") from None
+    try:
+        check_names(table[_IMAGE].tolist())
     except ValueError as error:
-        raise InputError(f"{path}: a probability is no number ({error}); run `predict` again") from None
+        raise InputError(f"{path}: {error}; run `predict` again") from None
     wrong = np.flatnonzero(((probable < 0) | (probable > 1)).any(1))
     if len(wrong):
         where = f"{path} row {wrong[0] + 2}, image {table[_IMAGE][wrong[0]]}"

@@ -48,8 +48,8 @@ def described(plain: Mapping[str, Any]) -> Description:
     Raises InputError for a family that there is not, and for fields that are not those of the family.
     """
     family = plain.get("family", MaskRCNN.family)
-    if family not in FAMILIES:
-        raise InputError(f"the model is of the family {family!r}; those known here are {', '.join(FAMILIES)}")
+    if not isinstance(family, str) or family not in FAMILIES:
+        raise InputError(f"the model is of the family {family!r:.60}; those known here are {', '.join(FAMILIES)}")
     try:
         return FAMILIES[family].from_plain(plain)
     except (TypeError, LookupError, ValueError) as error:

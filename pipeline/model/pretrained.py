@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import InputError
+from pipeline.model.containers import SUFFIX, load, load_safetensors
 
 DOWNLOAD_ERRORS = (OSError, HTTPException, RuntimeError)  # no network, a broken transfer, a wrong hash
 _LITE_BLOCKS = {  # blocks per stage of the EfficientNet-Lites whose weights a package ships
@@ -41,7 +42,7 @@ def shipped_weights(name: str) -> dict[str, Tensor]:
             "model.weights=none"
         )
     files = getattr(importlib.import_module(package), f"EfficientnetLite{name[-1]}ModelFile")
-    state = torch.load(files.get_model_file_path(), map_location="cpu", weights_only=True)
+    state = load(Path(files.get_model_file_path()))
     return {_timm_name(key, _LITE_BLOCKS[name]): tensor for key, tensor in state.items()}
 
 
@@ -80,13 +81,14 @@ def read_state(path: Path) -> dict[str, Tensor]:
         content = _content(path)
     except FileNotFoundError:
         raise InputError(f"model.backbone.weights: {path} does not exist") from None
-    except ImportError:
-        raise InputError(f"{path}: to read it, pip install safetensors") from None
+    except InputError:
+        raise
     except Exception as error:  # whatever a broken or hostile file makes the reader raise
         raise InputError(f"{path} holds no state dict that can be read safely: {first_line(error)}") from None
     if isinstance(content, Mapping) and content.get("format") == "maskline-weights":
-        prefix = "backbone.body."
-        return {key.removeprefix(prefix): t for key, t in content["state"].items() if key.startswith(prefix)}
+        prefix, state = "backbone.body.", content.get("state")
+        if isinstance(state, Mapping):
+            content = {str(key).removeprefix(prefix): t for key, t in state.items() if str(key).startswith(prefix)}
     for key in ("state_dict", "model", "model_ema"):
         content = content[key] if isinstance(content, Mapping) and isinstance(content.get(key), Mapping) else content
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
@@ -95,11 +97,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
 
 def _content(path: Path) -> Any:
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return load_file(path)
-    return torch.load(path, map_location="cpu", weights_only=True)
+    return load_safetensors(path)[0] if path.suffix == SUFFIX else load(path)
 
 
 def load_body(body: nn.Module, state: Mapping[str, Tensor], source: str) -> str:

@@ -20,10 +20,12 @@ from PIL import Image
 from pipeline.competition import Competition
 from pipeline.data.coco import by_name
 from pipeline.errors import InputError
-from pipeline.files import Paths, atomic, read_coco, read_json
+from pipeline.files import Paths, atomic, read_coco, read_json, read_yaml
+from pipeline.files.checks import told
 from pipeline.metrics.uncertainty import bootstrap
 from pipeline.record import environment, file_hash, now
 from pipeline.records import digests, lineage
+from pipeline.records.checks import check_record
 
 FORMAT, VERSION = "maskline-record", 2
 _PICTURE, _COLOURS = 1200, 128  # of the picture: its longest side in pixels, and how many colours it keeps
@@ -68,26 +70,19 @@ def read(folder: Path | None) -> Record:
     """Read a record. Raises InputError where there is none, or one that was not written by this program."""
     if folder is None:
         raise InputError("record: wanted the folder of a record, as record=submissions/<id>; got null")
-    content, config = (_yaml(folder / name) for name in ("record.yaml", "config.yaml"))
+    content, config = (read_yaml(folder / name, "submit") for name in ("record.yaml", "config.yaml"))
     form, version = content.get("format"), content.get("version")
     if (form, version) != (FORMAT, VERSION):
-        raise InputError(f"{folder}: wanted {FORMAT} of version {VERSION}, got {form} of version {version}")
+        said = f"wanted {FORMAT} of version {VERSION}, got {form!s:.40} of version {version!s:.40}"
+        raise InputError(f"{folder}: {said}; read it with the version of this program that made it")
     missing = {"competition", "run", "submission", "stages", "inputs", "files"} - content.keys()
     if missing:
         raise InputError(f"{folder / 'record.yaml'}: {', '.join(sorted(missing))} missing")
-    return Record(folder, content, config)
-
-
-def _yaml(path: Path) -> dict[str, Any]:
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist; the stage `submit` makes it") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is no YAML: {error}") from None
-    if not isinstance(found, dict):
-        raise InputError(f"{path}: wanted a mapping, got {type(found).__name__}")
-    return found
+        check_record(content)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{folder / 'record.yaml'}: {told(error)}") from None
+    return Record(folder, content, config)
 
 
 def write_yaml(path: Path, content: Mapping[str, Any], head: str = "") -> None:
@@ -128,7 +123,7 @@ def _keep(source: Path, path: Path) -> None:
 
 def write_score(folder: Path, score: Mapping[str, Any]) -> None:
     """Write what a contest said of the submission into its record, beside what it has said before."""
-    content = _yaml(folder / "record.yaml")
+    content = read_yaml(folder / "record.yaml", "submit")
     head = (folder / "record.yaml").read_text(encoding="utf-8").partition("\n")[0]
     content["score"] = {**content.get("score", {}), **score}
     write_yaml(folder / "record.yaml", content, f"{head}\n" if head.startswith("#") else "")

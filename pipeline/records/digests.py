@@ -17,6 +17,7 @@ import pandas as pd
 from pipeline.competition import Competition
 from pipeline.errors import InputError
 from pipeline.files import atomic, read_coco, read_detections, read_instances
+from pipeline.files.checks import FAULTS, told
 from pipeline.submission.case import source_ids
 
 _IMAGE, _ROW = 8, 4  # hexadecimal digits
@@ -108,5 +109,5 @@ def read(path: Path) -> dict[str, dict[str, str]]:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
         columns = [str(name) for name in table.columns if name != "image"]
         return {name: dict(zip(table["image"], table[name], strict=True)) for name in columns}
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{path} is no table of digests by image ({error})") from None
+    except FAULTS as error:
+        raise InputError(f"{path} is no table of digests by image ({told(error)})") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,18 +146,14 @@ def _predicted(record: Record) -> Mapping[str, Any]:
 
 def lines(record: Record, plan: Plan, here: Mapping[str, Any]) -> list[str]:
     """The plan for a terminal; the commands are those that a person would type."""
-    contest = f"competition={record.content['competition']}"
-    found = [f"{record.name}: {record.content['submission']['file']} of {contest}, run={record.run}"]
+    contest, run = f"competition={record.content['competition']}", shlex.quote(f"run={record.run}")
+    found = [f"{record.name}: {record.content['submission']['file']} of {contest}, {run}"]
     found.append(f"starts with {plan.start}; {promise(record, plan, here)}")
     found += [f"  reads {name}, sha256 {record.content['files'][name][:16]}…" for name in plan.files]
     for one in plan.stages:
         words = [word for word in one["overrides"] if not word.startswith("competition=")]
         split = [] if plan.from_scratch else ["split=test"]
         own = [word for word in words if not word.startswith("split=")] if split else words
-        found.append(" ".join(["  maskline", one["stage"], contest, *map(_quoted, [*own, *split])]))
-    found.append(f"  maskline submit {contest} run={record.run}")
+        found.append(" ".join(["  maskline", one["stage"], contest, *map(shlex.quote, [*own, *split])]))
+    found.append(f"  maskline submit {contest} {run}")
     return found + [f"note: {note}" for note in plan.notes]
-
-
-def _quoted(word: str) -> str:
-    return f"'{word}'" if set(word) & set(' []{}*?"$&|;<>()') else word

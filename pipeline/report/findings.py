@@ -125,11 +125,13 @@ def extras(paths: Paths, run: str) -> Extras:
     histories = {path.parent.name: path for path in sorted(folder.glob("fold[0-9]*/history.csv"))}
     compared = [_read(path, ("a", "b", "difference", "images")) for path in sorted(folder.glob("compared_with_*.json"))]
     ceiling = _read(paths.output / "ceiling.json", ())
+    limits = ceiling.get("ceilings") if isinstance(ceiling, dict) else ceiling  # older files are the list alone
+    limits = limits if isinstance(limits, list) else []
     return Extras(
         tuning=_read(folder / "tuning.json", ("rules", "default", "nested")) or {},
         history={fold: table for fold, path in histories.items() if (table := _columns(path))},
         compared=[one for one in compared if one],
-        ceiling=[one for one in ceiling or [] if isinstance(one, dict) and {"factor", "choice", "score"} <= one.keys()],
+        ceiling=[one for one in limits if isinstance(one, dict) and {"factor", "choice", "score"} <= one.keys()],
     )
 
 

@@ -35,7 +35,7 @@ def ceiling(
     rules = postprocess.settled(competition)
     chosen = limits(rules, competition.overlap, sized.alignment, sized.mask_size, sized.detections or 0)
     found = list(track(ceilings(truth, chosen), len(chosen), "ceilings", "limit", quiet))
-    write_json(paths.output / "ceiling.json", [vars(one) for one in found], indent=1)
+    write_json(paths.output / "ceiling.json", {"version": 1, "ceilings": [vars(one) for one in found]}, indent=1)
     labels = [f"{one.factor} {one.choice}".strip() for one in found]
     with atomic(paths.output / "ceiling.png") as partial:
         plots.bars(labels, [one.score for one in found], "highest possible score").savefig(partial, format="png")

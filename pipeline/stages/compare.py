@@ -62,7 +62,8 @@ def compare(
         {"image_id": name, "difference": float(y - x), "a": float(x), "b": float(y)}
         for name, x, y in zip(ids, old, new, strict=True)
     ]
-    content = {"a": a, "b": b, "difference": {name: vars(one) for name, one in found.items()}, "images": images}
+    differences = {name: vars(one) for name, one in found.items()}
+    content = {"version": 1, "a": a, "b": b, "difference": differences, "images": images}
     write_json(paths.run(b) / f"compared_with_{a}.json", content, indent=1)
     shown = [i for i in moved[:_DRAWN] if old[i] != new[i]]
     sources = {image["name"]: paths.data / image["file_name"] for image in subset["images"]}

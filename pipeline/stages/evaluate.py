@@ -77,7 +77,7 @@ def _evaluate(competition: Competition, paths: Paths, case: _Case, quiet: bool) 
     wanted, found = (as_submitted(side, competition) for side in (annotations.truth(case.coco), case.found))
     result = score(wanted, found, competition, case.by_class)
     table, picture, page = (case.folder / name for name in case.names)
-    write_json(table, result.to_dict(), indent=1)
+    write_json(table, {"version": 1, **result.to_dict()}, indent=1)
     print(f"{case.title}: " + "\n".join(result.lines()))
     log.info("%s", table)
 

@@ -8,11 +8,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-import yaml
-
 from pipeline.competition import Competition
 from pipeline.errors import InputError
-from pipeline.files import Paths, read_coco, read_detections, read_presence, write_instances
+from pipeline.files import (
+    Paths,
+    check_version,
+    read_coco,
+    read_detections,
+    read_presence,
+    read_yaml,
+    write_instances,
+)
 from pipeline.inference.postprocess import Rules, decide
 from pipeline.inference.presence import Classified, Presence, joined
 from pipeline.instances import Detections
@@ -112,9 +118,10 @@ def _tuned(path: Path, rules: Rules) -> Rules:
     if not path.is_file():
         raise InputError(f"{path} does not exist; the stage `tune` makes it")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = read_yaml(path, "tune")
+        check_version(path, content, 1, "tune")
         result, chosen_with = replace(rules, **content["rules"]), dict(content.get("chosen_with", {}))
-    except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+    except (InputError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path} holds no rules ({error}); run `tune` again") from error
     now = describe(result)
     other = [

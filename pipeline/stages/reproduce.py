@@ -61,7 +61,8 @@ def reproduce(
     work = Paths(paths.data, paths.output / "reproduced" / found.name / what.start, paths.output / "reproduced")
     if not what.from_scratch:  # a training that was interrupted goes on; the rest is done anew
         shutil.rmtree(work.output, ignore_errors=True)
-    own = {"paths": work, "quiet": quiet, "overwrite": False}
+    # A record says what is computed, not where that is told: a log may be a server's.
+    own = {"paths": work, "quiet": quiet, "overwrite": False, "logger": None}
     pace = None if budget is None else Pace(seconds(budget), time.monotonic)
     waiting = [one for one in what.stages if one["stage"] == "predict"]
 
@@ -162,7 +163,7 @@ def _compare(record: Record, competition: Competition, work: Paths, file: Path) 
         print(f"reproduced: {file}, sha256 {got}")
         return
     old = digests.read(record.folder / "images.csv")
-    there = [name for name in old if (work.output / name).is_file()]
+    there = [name for name in old if name in record.content["files"] and (work.output / name).is_file()]
     new = digests.of_files(work.output, there, competition)
     where = differences.first(old, new, digests.rows(file, competition, read_coco(work.test)))
     said = where or "no image's rows differ, but the bytes of the file do"

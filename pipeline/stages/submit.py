@@ -7,8 +7,6 @@ import logging
 import re
 from pathlib import Path
 
-import yaml
-
 from pipeline import kaggle
 from pipeline.competition import Competition
 from pipeline.data import coco as annotations
@@ -83,8 +81,7 @@ def _write_record(competition: Competition, paths: Paths, run: str, label: str, 
     folder = paths.submissions / f"{today}_{competition.key}_{label}"
     path = folder / "record.yaml"
     if path.is_file() and not overwrite:
-        old = yaml.safe_load(path.read_text(encoding="utf-8"))
-        if old.get("submission", {}).get("sha256") == digest:
+        if content.read(folder).content["submission"]["sha256"] == digest:
             log.info("%s stands already, for the same file", path)
             return folder
         raise InputError(

@@ -61,9 +61,9 @@ def tune(
     with atomic(paths.run(run) / "tuned.yaml") as partial:
         rules = {name: getattr(found.rules, name) for name in FIELDS}
         others = {name: value for name, value in describe(found.rules).items() if name not in (*FIELDS, "_target_")}
-        content = {"detections": file_hash(source), "rules": rules, "chosen_with": others}
+        content = {"version": 1, "detections": file_hash(source), "rules": rules, "chosen_with": others}
         partial.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
-    write_json(paths.run(run) / "tuning.json", {**asdict(found), "surface": surface(trials)}, indent=1)
+    write_json(paths.run(run) / "tuning.json", {"version": 1, **asdict(found), "surface": surface(trials)}, indent=1)
     print("\n".join(lines(run, found)))
     log.info("%s, %s", paths.run(run) / "tuned.yaml", paths.run(run) / "tuning.json")
     return found.nested.mean
