@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pipeline.atomic import atomic
 from pipeline.errors import InputError
-from pipeline.files.atomic import atomic
 from pipeline.files.detections import join_detections, read_detections, write_detections
 from pipeline.files.presence import join_presence, read_presence
 from pipeline.instances import Instances

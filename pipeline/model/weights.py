@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from pipeline.atomic import atomic
 from pipeline.errors import InputError
 from pipeline.model.families import described
 from pipeline.model.pretrained import first_line
@@ -26,9 +27,9 @@ def save_weights(path: Path, model: nn.Module, info: Mapping[str, Any]) -> None:
     form, version = WEIGHTS_FORMAT
     spec: Any = model.spec
     plain = {"family": spec.family, **dataclasses.asdict(spec)}
-    partial = path.with_name(f".{path.name}.partial")
-    torch.save({"format": form, "version": version, "model": plain, "info": dict(info), "state": state}, partial)
-    partial.replace(path)
+    content = {"format": form, "version": version, "model": plain, "info": dict(info), "state": state}
+    with atomic(path) as partial, open(partial, "wb") as file:  # of a file it tells why it cannot be written to
+        torch.save(content, file)
 
 
 def read_weights(path: Path) -> dict[str, Any]:

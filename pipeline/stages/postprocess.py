@@ -10,6 +10,7 @@ from typing import Literal
 
 import yaml
 
+from pipeline.alone import alone
 from pipeline.competition import Competition
 from pipeline.errors import InputError
 from pipeline.files import Paths, read_coco, read_detections, read_presence, write_instances
@@ -67,12 +68,13 @@ def postprocess(
         if not overwrite and step.is_done():
             log.info("%s is complete", step.outputs[0])
             continue
-        seen = _presence(presence, list(files.values()), competition.categories, detections)
-        pairs = track(zip(detections, seen, strict=True), len(detections), f"deciding {part}", "image", quiet)
-        instances = [decide(one, rules, competition.overlap, two) for one, two in pairs]
-        step.stamp.unlink(missing_ok=True)
-        write_instances(step.outputs[0], instances, coco)
-        step.finish()
+        with alone(step.lock, f"deciding {step.outputs[0]}"):
+            seen = _presence(presence, list(files.values()), competition.categories, detections)
+            pairs = track(zip(detections, seen, strict=True), len(detections), f"deciding {part}", "image", quiet)
+            instances = [decide(one, rules, competition.overlap, two) for one, two in pairs]
+            step.stamp.unlink(missing_ok=True)
+            write_instances(step.outputs[0], instances, coco)
+            step.finish()
         count = sum(map(len, instances))
         log.info("%s: %d instances of %d detections, %d images", part, count, sum(map(len, detections)), len(instances))
 
