@@ -157,7 +157,8 @@ def _command(stage: str, words: Sequence[str]) -> tuple[Command, argparse.Namesp
     conf = Path(arguments.config_path).resolve() if arguments.config_path else compose.CONF
     extra = Path(arguments.config_dir).resolve() if arguments.config_dir else None
     multirun = arguments.multirun or "hydra.mode=MULTIRUN" in arguments.overrides
-    command = Command(stage, tuple(arguments.overrides), multirun, conf, extra)
+    overrides = tuple(compose.readable(text) for text in arguments.overrides)
+    command = Command(stage, overrides, multirun, conf, extra)
     return compose.about_record(command), arguments, flags
 
 

@@ -11,19 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import lightning
-import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from pipeline.atomic import atomic
 from pipeline.errors import Ended, InputError
 from pipeline.instances import Detections
 from pipeline.model.averaging import Averaging, last_epochs, moving
 from pipeline.model.callbacks import Checkpoint, EarlyStopping, History, Pictures, Progress
 from pipeline.model.faults import told
 from pipeline.model.training import Trainer, precision
+from pipeline.model.weights import save_whole
 
 log = logging.getLogger(__name__)
 
@@ -83,8 +82,7 @@ class WholeFiles(TorchCheckpointIO):
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        with atomic(Path(path)) as partial, open(partial, "wb") as file:
-            torch.save(checkpoint, file)
+        save_whole(Path(path), checkpoint)
 
 
 def _averaging(spec: Trainer) -> Averaging | None:

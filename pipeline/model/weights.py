@@ -27,9 +27,18 @@ def save_weights(path: Path, model: nn.Module, info: Mapping[str, Any]) -> None:
     form, version = WEIGHTS_FORMAT
     spec: Any = model.spec
     plain = {"family": spec.family, **dataclasses.asdict(spec)}
-    content = {"format": form, "version": version, "model": plain, "info": dict(info), "state": state}
-    with atomic(path) as partial, open(partial, "wb") as file:  # of a file it tells why it cannot be written to
-        torch.save(content, file)
+    save_whole(path, {"format": form, "version": version, "model": plain, "info": dict(info), "state": state})
+
+
+def save_whole(path: Path, content: Any) -> None:
+    """`torch.save` of a file that appears whole or not at all. Raises OSError where it cannot be written."""
+    with atomic(path) as partial, open(partial, "wb") as file:
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:  # on its way out torch covers up why a file could not be written to
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
 
 
 def read_weights(path: Path) -> dict[str, Any]:

@@ -17,7 +17,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from killing import STAGES, Report, prepare, torture
+from killing import STAGES, Place, Report, prepare, torture
 
 
 def main() -> None:
@@ -26,18 +26,23 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=5, help="of each stage")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--signal", choices=("kill", "term", "int"), default="kill")
+    parser.add_argument("--experiment", help="of conf/experiment, such as dsb2018_mini; the toy contest unless given")
+    parser.add_argument("--data", type=Path, help="the contest's folder, where an experiment is given")
     parser.add_argument("--folder", type=Path, help="to work in; a temporary one unless given")
     parser.add_argument("--json", type=Path, help="also write the results to this file")
     options = parser.parse_args()
     if wrong := sorted(set(options.stages) - set(STAGES)):
         sys.exit(f"stages: wanted some of {', '.join(STAGES)}, got {', '.join(wrong)}")
+    if (options.experiment is None) != (options.data is None):
+        sys.exit("--experiment and --data go together")
     folder = options.folder or Path(tempfile.mkdtemp(prefix="killed"))
     reports: list[Report] = []
     try:
-        prepare(folder)
+        place = Place(folder, options.experiment, options.data)
+        prepare(place)
         for name in options.stages or STAGES:
             random_ = random.Random(f"{options.seed} {name} {options.signal}")
-            reports.append(torture(name, folder, options.kills, options.signal, random_))
+            reports.append(torture(name, place, options.kills, options.signal, random_))
             print(reports[-1].line(), flush=True)
     finally:
         if not options.folder:
