@@ -65,10 +65,11 @@ class Place:
     folder: Path
     experiment: str | None = None
     data: Path | None = None
+    output: Path | None = None
 
     @property
     def work(self) -> Path:
-        return self.folder / "work"
+        return self.output or self.folder / "work"
 
     def words(self) -> list[str]:
         own = [f"paths.data={self.data or self.folder / 'toy'}", f"paths.output={self.work}"]
@@ -104,7 +105,7 @@ def prepare(place: Place) -> None:
         toy.draw(folder / "toy", seed=3, n_train=6, n_test=6)
     (folder / "after0").mkdir()
     for number, step in enumerate(_STEPS, 1):
-        _restored(folder, number - 1)
+        restored(folder, number - 1)
         short = ["trainer.steps=6"] if step == ["train"] else []
         _finish(place, [*step, *short])
         if step == ["predict"]:
@@ -115,21 +116,21 @@ def prepare(place: Place) -> None:
 def torture(name: str, place: Place, kills: int, kind: str, chance: random.Random) -> Report:
     """Kill a stage so many times at random moments, each time starting it again where it was left."""
     report, command, folder = Report(name, kind), STAGES[name], place.folder
-    _restored(folder, _BEFORE[name])
+    restored(folder, _BEFORE[name])
     begin = time.monotonic()
     _finish(place, command)
     report.seconds = time.monotonic() - begin
-    wanted = _content(place.work)
+    wanted = holds(place.work)
     most = 3 * kills + 10
     while report.kills < kills and report.starts < most:
-        _restored(folder, _BEFORE[name])
+        restored(folder, _BEFORE[name])
         # A training is hit several times before it may end; anything else would end by itself.
         for _ in range(min(5, kills - report.kills) if command[0] in ("train", "run") else 1):
             report.starts += 1
             hit, wrong = _killed(place, command, chance.uniform(0, report.seconds), kind)
             report.kills += hit
             wrong += _broken(place.work)
-            wrong += _left(place.work) if kind != "kill" else []
+            wrong += left(place.work) if kind != "kill" else []
             report.wrong += [f"after kill {report.kills}: {one}" for one in wrong]
             if not hit:
                 break
@@ -137,11 +138,11 @@ def torture(name: str, place: Place, kills: int, kind: str, chance: random.Rando
         report.wrong += _finish(place, command, check=False)
         report.finished += 1
         tolerance = 1e-5 if name == "train2" else 0.0
-        report.wrong += _differences(wanted, _content(place.work), tolerance)
+        report.wrong += differences(wanted, holds(place.work), tolerance)
     return report
 
 
-def _command(place: Place, command: Sequence[str]) -> list[str]:
+def line_of(place: Place, command: Sequence[str]) -> list[str]:
     stage, *own = command
     processor = [word for word in SMALL if word in ("trainer.accelerator=cpu", "trainer.threads=1")]
     known = {"train": SMALL, "run": [*SMALL, "n_folds=2"], "convert": ["n_folds=2"], "predict": processor}
@@ -149,14 +150,14 @@ def _command(place: Place, command: Sequence[str]) -> list[str]:
     return [sys.executable, "-m", "pipeline", stage, *place.words(), *run, *known.get(stage, []), *own]
 
 
-def _restored(folder: Path, number: int) -> None:
+def restored(folder: Path, number: int) -> None:
     shutil.rmtree(folder / "work", ignore_errors=True)
     shutil.copytree(folder / f"after{number}", folder / "work")
 
 
 def _finish(place: Place, command: Sequence[str], check: bool = True) -> list[str]:
     """Run to the end; what was wrong."""
-    done = subprocess.run(_command(place, command), capture_output=True, text=True, check=False)
+    done = subprocess.run(line_of(place, command), capture_output=True, text=True, check=False)
     if done.returncode and check:
         raise RuntimeError(f"{' '.join(command)}: {done.stderr[-2000:]}")
     return [f"it did not finish: {done.stderr[-500:]}"] if done.returncode else []
@@ -168,7 +169,7 @@ def _killed(place: Place, command: Sequence[str], after: float, kind: str) -> tu
     Whether that hit it running, and what was wrong with the way it ended.
     """
     with open(place.folder / "said.txt", "w+b") as said:
-        line = _command(place, command)
+        line = line_of(place, command)
         process = subprocess.Popen(line, start_new_session=True, stdout=subprocess.DEVNULL, stderr=said)
         try:
             process.wait(after)
@@ -191,7 +192,7 @@ def _killed(place: Place, command: Sequence[str], after: float, kind: str) -> tu
     return status != 0, wrong
 
 
-def _left(output: Path) -> list[str]:
+def left(output: Path) -> list[str]:
     """Temporary files that a stage has not cleared away though it was told to end."""
     return [f"{path.relative_to(output)} was left behind" for path in output.rglob("*.partial")]
 
@@ -251,7 +252,7 @@ def _lasting(content: Any) -> Any:
     return [_lasting(value) for value in content] if isinstance(content, list) else content
 
 
-def _content(output: Path) -> dict[str, Any]:
+def holds(output: Path) -> dict[str, Any]:
     """What an output folder holds: digests, and the tensors of weights, by the file's place in it."""
     result = {}
     for path in _files(output):
@@ -262,7 +263,7 @@ def _content(output: Path) -> dict[str, Any]:
     return result
 
 
-def _differences(wanted: dict[str, Any], found: dict[str, Any], tolerance: float) -> list[str]:
+def differences(wanted: dict[str, Any], found: dict[str, Any], tolerance: float) -> list[str]:
     """Names of files that only one has, and of those that are not the same."""
     result = [f"{name} is missing" for name in wanted.keys() - found.keys()]
     result += [f"{name} was left behind" for name in found.keys() - wanted.keys()]
