@@ -237,7 +237,32 @@ def test_decimal_commas_change_no_file(made: Made, tmp_path: Path, commas: None)
     assert [name for name in compared if one[name] != other[name]] == []
 
 
-# --- ends
+# --- two at once, and ends
+
+HOLD = """
+import sys
+from pathlib import Path
+from pipeline.alone import alone
+with alone(Path(sys.argv[1]), "converting"):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_second_command_into_the_same_folder_is_refused_with_the_first_one_s_number(
+    made: Made, tmp_path: Path
+) -> None:
+    line = ["convert", *places(made.data, tmp_path), "n_folds=2"]
+    own = [sys.executable, "-c", HOLD, str(tmp_path / "output" / ".convert.lock")]
+    with subprocess.Popen(own, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdout is not None
+        assert first.stdout.readline() == "held\n"
+        refused = typed(*line)
+        first.communicate("")
+    assert refused.returncode == 1
+    assert f"converting into {tmp_path / 'output'}: process {first.pid} on " in refused.stderr
+    assert typed(*line).returncode == 0
+    assert not (tmp_path / "output" / ".convert.lock").exists()
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])

@@ -16,7 +16,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from pipeline.errors import Ended, InputError
+from pipeline.errors import Ended
 from pipeline.instances import Detections
 from pipeline.model.averaging import Averaging, last_epochs, moving
 from pipeline.model.callbacks import Checkpoint, EarlyStopping, History, Pictures, Progress
@@ -115,7 +115,7 @@ def quiet_engine() -> Iterator[None]:
             yield
     except SIGTERMException:
         raise Ended(signal.SIGTERM) from None
-    except (InputError, RuntimeError, MemoryError) as error:
+    except Exception as error:
         said = told(error)
         if said is error:
             raise

@@ -22,9 +22,20 @@ def told(error: Exception) -> Exception:
     if is_out_of_memory(error):
         less = "trainer.batch_size=1 (with trainer.accumulate=N), a smaller augment.crop or fewer model.proposals"
         return InputError(f"out of memory: {first}\n{on}; in a run of its own, run=NAME, {less} need less of it")
-    if "DataLoader worker" in text and ("killed by signal" in text or "exited unexpectedly" in text):
+    dead = _dead_worker(error)
+    if dead:
         ways = "trainer.workers=0 does without such processes, and changes no result"
-        return InputError(f"a data-loading process has ended, perhaps for want of memory: {first}\n{on}; {ways}")
+        return InputError(f"a data-loading process has ended, perhaps for want of memory: {dead}\n{on}; {ways}")
     if "CUDA error" in text and "device-side assert" not in text:
         return InputError(f"the GPU has failed: {first}\n{on}")
     return error
+
+
+def _dead_worker(error: BaseException | None) -> str:
+    """What torch says of a data-loading process that died: anywhere, for it says so by a signal, and in any words."""
+    while error is not None:
+        said = str(error).strip()
+        if "DataLoader worker" in said and ("killed by signal" in said or "exited unexpectedly" in said):
+            return said.splitlines()[0]
+        error = error.__context__
+    return ""

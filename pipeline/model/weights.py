@@ -35,10 +35,10 @@ def save_whole(path: Path, content: Any) -> None:
     with atomic(path) as partial, open(partial, "wb") as file:
         try:
             torch.save(content, file)
-        except RuntimeError as error:  # on its way out torch covers up why a file could not be written to
-            if isinstance(error.__context__, OSError):
-                raise error.__context__ from None
-            raise
+        except RuntimeError as error:  # on its way out torch covers up why a file was not written to its end
+            if error.__context__ is None:
+                raise
+            raise error.__context__ from None
 
 
 def read_weights(path: Path) -> dict[str, Any]:

@@ -121,9 +121,10 @@ def memory_in_prediction(place: Place) -> Finding:
 
 
 def memory_in_training(place: Place) -> Finding:
-    """60 MB of room."""
+    """Batches of 200 crops and 400 MB of room."""
     restored(place.folder, 1)
-    wrong = _refused(_run(place, ["train", "trainer.workers=0"], room=60), "out of memory")
+    line = ["train", "trainer.workers=0", "trainer.batch_size=200"]
+    wrong = _refused(_run(place, line, room=400), "out of memory")
     return Finding("out of memory in a training", f"{_QUIET} with what needs less", tuple(wrong))
 
 
