@@ -196,9 +196,11 @@ def _job(command: Command, failures: list[Exception]) -> Callable[[DictConfig], 
             with _command_line(*typed):
                 score: float | None = call(stages.load(command.stage), settings)
                 return score
-        except (InputError, ConfigError) as error:
+        except Exception as error:
+            if not isinstance(error, InputError | ConfigError) and machine.fault(error) is None:
+                raise
             if command.multirun:
-                log.error("%s", error)
+                log.error("%s", machine.fault(error) or error)
                 raise
             failures.append(error)
         return None

@@ -43,7 +43,7 @@ def fault(error: BaseException | None) -> str | None:
             return f"out of memory{f': {error}' if str(error) else ''}"
         if isinstance(error, OSError) and error.errno in _WHAT_TO_DO:
             where = f"{os.fspath(error.filename)!r}: " if error.filename is not None else ""
-            return f"{where}{error.strerror or error}; {_WHAT_TO_DO[error.errno]}. What was complete before is kept"
+            return f"{where}{error.strerror or error}; {_WHAT_TO_DO[error.errno]}"
         error = error.__cause__
     return None
 

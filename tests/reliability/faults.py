@@ -166,7 +166,9 @@ def deleted_logs(place: Place) -> Finding:
     folder, wrong = place.work / f"runs/{RUN}/fold0", []
 
     def delete(process: subprocess.Popen[str]) -> None:
-        _until(process, lambda: (folder / "history.csv").is_file())
+        _until(
+            process, lambda: (folder / "last.ckpt").is_file()
+        )  # in the middle of a write it would end with a message
         shutil.rmtree(place.work / "logs")
         shutil.rmtree(folder, ignore_errors=True)
 
