@@ -227,8 +227,8 @@ def test_decimal_commas_change_no_file(made: Made, tmp_path: Path, commas: None)
     assert locale.format_string("%.1f", 0.5) == "0,5"
     made.whole(tmp_path / "again")
     where = [*places(made.data, tmp_path / "again"), "run=tiny"]
-    for stage in ("ensemble", "postprocess"):
-        assert typed(stage, *where, "overwrite=true").returncode == 0
+    assert typed("ensemble", *where, "overwrite=true").returncode == 0
+    assert typed("postprocess", *where, "postprocess.score=0.3", "overwrite=true").returncode == 0  # as it was made
     assert typed("evaluate", *where).returncode == 0
     assert typed("submit", *where, "name=commas").returncode == 0
     one, other = (lasting(files(folder / "output")) for folder in (made.folder, tmp_path / "again"))
