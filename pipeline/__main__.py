@@ -1,7 +1,8 @@
 """The front door: `python -m pipeline STAGE key=value …`, the same as `maskline STAGE key=value …`.
 
-Exit status 0: done; 1: the work or a file is at fault; 2: the command line or the configuration is, and nothing has
-been started. Findings and scores go to standard output, progress, logs and errors to standard error.
+Exit status 0: done; 1: the work, a file or the machine is at fault; 2: the command line or the configuration is, and
+nothing has been started; 130: interrupted (Ctrl-C); 143: told to end (SIGTERM), as a shell says of those that are ended
+so. Findings and scores go to standard output, progress, logs and errors to standard error.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import io
 import logging
 import os
 import re
-import select
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +25,7 @@ from hydra._internal.utils import get_args_parser  # the parser that hydra.main 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from pipeline import compose, journal, stages, sweep
+from pipeline import compose, journal, machine, stages, sweep
 from pipeline.build import build, call, nearest
 from pipeline.compose import Command
 from pipeline.errors import ConfigError, InputError
@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 
 RANKS = ("LOCAL_RANK", "SLURM_PROCID")
 """Variables that tell the processes of one training apart; the first of them, 0, speaks for all."""
+
+_DEFECT = "this is a defect of the program, not of your input; please report the lines above"
 
 USAGE = """\
 usage: maskline STAGE key=value …        (the same as: python -m pipeline STAGE key=value …)
@@ -75,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what goes wrong instead of printing it and leaving
     stage = next((word for word in words if word in stages.STAGES), "")
     try:
-        with _command_line(sys.argv[0], *words):
+        with _command_line(sys.argv[0], *words), machine.ended_by_sigterm():
             _enter(stage, words)
             sys.stdout.flush()
         return 0
@@ -85,17 +87,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         status, message = 2, str(error)
     except compose.FAILURES as error:
         status, message = 2, "; ".join(filter(None, map(str.strip, str(error).splitlines()))) or repr(error)
-    except KeyboardInterrupt:
-        status, message = 130, "interrupted"
+    except KeyboardInterrupt as error:
+        status, message = machine.ending(error)
     except SystemExit as error:  # the training engine leaves in this way when it is interrupted
         if not isinstance(error.__context__, KeyboardInterrupt):
             raise
-        status, message = 130, "interrupted"
+        status, message = machine.ending(error.__context__)
     except Exception as error:
-        if isinstance(error, BrokenPipeError) and _reader_is_gone():
+        if isinstance(error, BrokenPipeError) and machine.reader_is_gone():
             return 141  # as a shell says of who is ended by it
-        traceback.print_exc()
-        status, message = 1, "this is a defect of the program, not of your input; please report the lines above"
+        found = machine.fault(error)
+        if found is None:
+            traceback.print_exc()
+        status, message = 1, found or _DEFECT
     print(f"maskline {stage}".rstrip() + f": {message}", file=sys.stderr)
     return status
 
@@ -110,20 +114,6 @@ def arguments(stage: str, *words: str) -> dict[str, Any]:
     with compose.composer(command):
         config = compose.compose(command.overrides)
         return build(stages.load(stage), compose.settings_of(command, config, command.overrides))
-
-
-def _reader_is_gone() -> bool:
-    """Whether nobody reads what is printed any more, as behind `| head`; what else is printed then goes nowhere."""
-    output = sys.__stdout__
-    if output is None or sys.stdout is not output or not hasattr(select, "poll"):  # a notebook, Windows
-        return False
-    own = output.fileno()
-    poll = select.poll()
-    poll.register(own, select.POLLOUT)
-    if not any(state & select.POLLERR for _, state in poll.poll(0)):
-        return False
-    os.dup2(os.open(os.devnull, os.O_WRONLY), own)
-    return True
 
 
 def _enter(stage: str, words: list[str]) -> None:
@@ -164,7 +154,8 @@ def _command(stage: str, words: Sequence[str]) -> tuple[Command, argparse.Namesp
     conf = Path(arguments.config_path).resolve() if arguments.config_path else compose.CONF
     extra = Path(arguments.config_dir).resolve() if arguments.config_dir else None
     multirun = arguments.multirun or "hydra.mode=MULTIRUN" in arguments.overrides
-    command = Command(stage, tuple(arguments.overrides), multirun, conf, extra)
+    overrides = tuple(compose.readable(text) for text in arguments.overrides)
+    command = Command(stage, overrides, multirun, conf, extra)
     return compose.about_record(command), arguments, flags
 
 
@@ -202,9 +193,11 @@ def _job(command: Command, failures: list[Exception]) -> Callable[[DictConfig], 
             with _command_line(*typed):
                 score: float | None = call(stages.load(command.stage), settings)
                 return score
-        except (InputError, ConfigError) as error:
+        except Exception as error:
+            if not isinstance(error, InputError | ConfigError) and machine.fault(error) is None:
+                raise
             if command.multirun:
-                log.error("%s", error)
+                log.error("%s", machine.fault(error) or error)
                 raise
             failures.append(error)
         return None

@@ -84,6 +84,22 @@ def parse(overrides: Sequence[str]) -> list[Override]:
     return parsed
 
 
+def readable(text: str) -> str:
+    """An override as it was typed, its value in quotes where Hydra's grammar has no other room for it.
+
+    Of letters it knows the Latin ones without marks: a folder's name with others, or with parentheses, is plain text.
+    """
+    key, sign, value = text.partition("=")
+    quoted = re.sub(r'(\\*)("|$)', lambda found: found[1] * 2 + (found[2] and r"\""), value)
+    for tried in (text, f'{key}="{quoted}"' if sign and value[:1] not in ("", "'", '"', "[", "{") else text):
+        try:
+            parse([tried])
+        except ConfigError:
+            continue
+        return tried
+    return text
+
+
 def refuse_foreign(command: Command) -> None:
     """Raise ConfigError for an override whose top-level key is none of the stage's, naming the stages that take it."""
     own = {*stages.parameters(command.stage), *ALWAYS}

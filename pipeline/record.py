@@ -21,6 +21,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from pipeline.atomic import atomic
+
 STAMP_VERSION = 1
 
 
@@ -95,6 +97,16 @@ class Step:
     inputs: Mapping[str, str]
     begun: float = dataclasses.field(default_factory=time.monotonic, compare=False)
 
+    @property
+    def folder(self) -> Path:
+        """Where the stamp lies."""
+        return self.stamp.parent
+
+    @property
+    def lock(self) -> Path:
+        """The file that is held while the step is worked at, see `pipeline.alone`."""
+        return self.stamp.with_suffix(".lock")
+
     def is_done(self) -> bool:
         """Whether all outputs exist, unchanged in size, made from these inputs and settings by this version."""
         return self._found() == self._content() and all(path.is_file() for path in self.outputs)
@@ -114,11 +126,10 @@ class Step:
         for path in self.outputs:
             if not path.is_file():
                 raise FileNotFoundError(f"the step ended without its output {path}")
-        partial = self.stamp.with_name(f".{self.stamp.name}.{os.getpid()}.partial")
         made = {"at": now(), "minutes": round((time.monotonic() - self.begun) / 60, 3), "peak_memory_mb": peak_memory()}
         content = {**self._content(), "made": {**made, "environment": environment()}}
-        partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        os.replace(partial, self.stamp)
+        with atomic(self.stamp) as partial:
+            partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
     def _found(self) -> dict[str, Any]:
         """What the stamp says of settings, inputs and outputs; empty where there is none that can be read."""

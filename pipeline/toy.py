@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from skimage.filters import gaussian
 from skimage.measure import label
 from skimage.morphology import dilation
 
+from pipeline.atomic import atomic_folder
 from pipeline.errors import InputError
 from pipeline.masks.runs import from_dense
 from pipeline.masks.text import to_text
@@ -88,14 +88,10 @@ def draw(root: Path, *, seed: int = 0, n_train: int = 48, n_test: int = 12) -> N
             raise InputError(f"toy contest: {name} is {value}, wanted {least} or more")
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise InputError(f"toy contest: {root} exists and is not an empty folder; give another one or empty it")
-    root.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{root.name}.", dir=root.parent) as holder:
-        contest = Path(holder) / "contest"
-        contest.mkdir()
+    with atomic_folder(root) as contest:
         _write_contest(contest, seed, n_train, n_test)
         if root.exists():
-            root.rmdir()
-        contest.rename(root)
+            root.rmdir()  # which fails where somebody has put something into it meanwhile
 
 
 def _write_contest(folder: Path, seed: int, n_train: int, n_test: int) -> None:

@@ -92,12 +92,22 @@ def test_a_block_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path,
 def test_what_a_killed_process_left_is_cleared_away_and_what_another_writes_is_not(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", ""]) as ended:
         pass
-    ours = [f".a.txt.{os.getppid()}.partial", ".a.txt.mine.partial", f".b.txt.{ended.pid}.partial", "a.txt.partial"]
-    for name in [f".a.txt.{ended.pid}.partial", *ours]:
+    with atomic(tmp_path / "elsewhere" / "a.txt") as partial:
+        partial.write_text("whole")
+        name = partial.name
+    assert str(os.getpid()) in name
+    here = f".{{}}.{name.split('.')[-2].partition('-')[0]}-{{}}.partial".format
+    ours = [here("a.txt", os.getppid()), ".a.txt.mine.partial", f".a.txt.{ended.pid}.partial", "a.txt.partial"]
+    others = [f".a.txt.0123abcd-{ended.pid}.partial", f".b.txt.0123abcd-{ended.pid}.partial"]
+    for name in [here("a.txt", ended.pid), here("b.txt", ended.pid), *ours, *others]:
         (tmp_path / name).touch()
+    (tmp_path / here("c", ended.pid)).mkdir()
+    (tmp_path / here("c", ended.pid) / "d.txt").touch()
+    old = time.time() - 2 * 86_400
+    os.utime(tmp_path / others[1], (old, old))  # another machine's: only its age tells
     with atomic(tmp_path / "a.txt") as partial:
         partial.write_text("whole")
-    assert sorted(os.listdir(tmp_path)) == sorted(["a.txt", *ours])
+    assert sorted(os.listdir(tmp_path)) == sorted(["a.txt", "elsewhere", *ours, others[0]])
 
 
 def test_a_block_that_writes_nothing_is_an_error(tmp_path: Path) -> None:

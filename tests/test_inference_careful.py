@@ -16,9 +16,10 @@ from PIL import Image
 from torch import nn
 
 from pipeline.inference.budget import Pace
-from pipeline.inference.careful import Careful, is_out_of_memory
+from pipeline.inference.careful import Careful
 from pipeline.inference.tiles import WHOLE
 from pipeline.inference.views import Views
+from pipeline.model.faults import is_out_of_memory
 
 
 @dataclass

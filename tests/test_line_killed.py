@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import shutil
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -54,6 +57,11 @@ def weights(output: Path) -> dict[str, torch.Tensor]:
     return torch.load(folder / "last.ckpt", map_location="cpu", weights_only=True)["state_dict"]
 
 
+def converted(output: Path) -> dict[str, bytes]:
+    """The files under final names, but for the stamp, which says when."""
+    return {path.name: path.read_bytes() for path in output.glob("[!.]*") if path.is_file()}
+
+
 def kill_in_training(contest: Path, output: Path, epoch: int) -> None:
     """Start the training and kill it, with its loader, some steps after it has finished that many epochs."""
     process = to_be_killed(*words("train", contest, output))
@@ -85,6 +93,27 @@ def test_a_training_killed_twice_ends_with_the_same_bits_as_one_never_killed(con
     assert [name for name in wanted if not torch.equal(wanted[name], found[name])] == []
     rows = [(o / "runs/baseline/fold0/history.csv").read_text().splitlines() for o in (undisturbed, killed)]
     assert [row.rsplit(",", 1)[0] for row in rows[0]] == [row.rsplit(",", 1)[0] for row in rows[1]]
+
+
+def test_a_conversion_killed_at_random_moments_leaves_whole_files_and_ends_with_the_same_bytes(
+    contest: Path, tmp_path: Path
+) -> None:
+    undisturbed, killed, chance = tmp_path / "undisturbed", tmp_path / "killed", random.Random(0)
+    begin = time.monotonic()
+    assert maskline(*words("convert", contest, undisturbed)).returncode == 0
+    seconds, wanted = time.monotonic() - begin, converted(undisturbed)
+    for _ in range(3):
+        process = to_be_killed(*words("convert", contest, killed), "overwrite=true")
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(chance.uniform(0.3, 1.0) * seconds)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        found = converted(killed)
+        assert found == {name: wanted[name] for name in found}
+    here(*words("convert", contest, killed))
+    assert converted(killed) == wanted
+    assert {path.name for path in killed.iterdir()} == {path.name for path in undisturbed.iterdir()}
 
 
 def test_a_complete_training_is_skipped_and_another_one_in_its_place_is_refused(contest: Path, tmp_path: Path) -> None:

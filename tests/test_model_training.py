@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import shutil
+import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -23,7 +25,7 @@ from torch.utils.data import DataLoader
 from pipeline import toy
 from pipeline.data.augment import Augment
 from pipeline.data.dataset import Sample
-from pipeline.errors import InputError
+from pipeline.errors import Ended, InputError
 from pipeline.files import Paths, read_folds
 from pipeline.inference.postprocess import Rules
 from pipeline.inference.validation import Validation
@@ -55,6 +57,7 @@ TRAINER = Trainer(
     nodes=1,
     strategy="auto",
 )
+LONG = replace(TRAINER, epoch_steps=3)
 AUGMENT = Augment(
     crop=96, symmetries=True, brightness=0.2, contrast=0.2, gamma=0.3, invert=0.1, grey=0.1, min_area=8, min_share=0.1
 )
@@ -233,6 +236,59 @@ def test_momentum_is_resumed_too(contest: Path, monkeypatch: pytest.MonkeyPatch)
             train(contest, "sgd_crash", **settings)
     assert_equal_trainings(whole, train(contest, "sgd_crash", **settings))
     assert history(whole)["step"].tolist() == [2, 4]
+
+
+def told_at(step: int, number: int, patch: pytest.MonkeyPatch) -> None:
+    """Let a signal reach this process while it makes that step, from 0."""
+    plain = Module.training_step
+
+    def training_step(self: Module, batch: Any, batch_idx: int) -> Any:
+        if self.global_step == step:
+            patch.setattr(Module, "training_step", plain)
+            os.kill(os.getpid(), number)
+        return plain(self, batch, batch_idx)
+
+    patch.setattr(Module, "training_step", training_step)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"trainer": replace(LONG, ema=0.9)}, {"trainer": replace(LONG, accumulate=2), "optimizer": SGD}],
+    ids=["one batch", "two batches"],
+)  # fmt: skip
+def test_a_training_that_is_told_to_end_saves_its_step_and_ends_with_the_same_weights(
+    contest: Path, changes: Mapping[str, Any], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    name = f"told{changes['trainer'].accumulate}"
+    whole, folder = train(contest, f"{name}_whole", **changes), places(contest).fold(name, 0)
+    # In the middle of an epoch, in its last step, in the middle again.
+    for step, number, saved in ((1, signal.SIGTERM, 2), (2, signal.SIGINT, 3), (4, signal.SIGTERM, 5)):
+        with monkeypatch.context() as patch:
+            told_at(step, number, patch)
+            with pytest.raises(SystemExit) as leaving:
+                train(contest, name, **changes)
+        ended = leaving.value.__context__
+        assert isinstance(ended, Ended)
+        assert ended.number == number
+        assert ended.how == f"saved at step {saved}, where the same command goes on"
+        assert checkpoint(folder)["global_step"] == saved
+        assert ("once more ends at once" in capfd.readouterr().err) == (number == signal.SIGINT)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert_equal_trainings(whole, train(contest, name, **changes))
+
+
+def test_a_second_interruption_ends_a_training_at_once(contest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = Module.training_step
+
+    def impatient(self: Module, batch: Any, batch_idx: int) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        return plain(self, batch, batch_idx)
+
+    monkeypatch.setattr(Module, "training_step", impatient)
+    with pytest.raises(SystemExit) as leaving:
+        train(contest, "impatient")
+    assert str(leaving.value.__context__) == "interrupted"
+    assert not (places(contest).fold("impatient", 0) / "last.ckpt").exists()
 
 
 def test_a_training_killed_between_its_last_save_and_its_stamp_is_only_stamped(contest: Path, finished: Path) -> None:

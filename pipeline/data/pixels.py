@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.atomic import atomic
 from pipeline.data.pictures import read_image
 from pipeline.errors import InputError
 from pipeline.progress import track
@@ -85,23 +86,16 @@ def _key(root: Path, sizes: Mapping[str, tuple[int, int]]) -> str:
 
 def _write(file: Path, root: Path, sizes: Mapping[str, tuple[int, int]], quiet: bool) -> None:
     """Decode all images; the file has its name only when it is whole."""
-    partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
     channels = bytearray()
-    try:
-        with open(partial, "wb") as out:
-            for name, size in track(sizes.items(), len(sizes), "decoding images", "image", quiet):
-                pixels = _narrow(read_image(root / name))
-                if pixels.shape[:2] != size:
-                    got = f"{root / name} has height and width {pixels.shape[:2]}"
-                    raise InputError(f"{got}; when it was converted it had {size}. Run `convert` again")
-                out.write(np.ascontiguousarray(pixels))
-                channels.append(pixels.shape[2])
-            out.write(channels)
-            out.flush()
-            os.fsync(out.fileno())
-        os.replace(partial, file)
-    finally:
-        partial.unlink(missing_ok=True)
+    with atomic(file) as partial, open(partial, "wb") as out:
+        for name, size in track(sizes.items(), len(sizes), "decoding images", "image", quiet):
+            pixels = _narrow(read_image(root / name))
+            if pixels.shape[:2] != size:
+                got = f"{root / name} has height and width {pixels.shape[:2]}"
+                raise InputError(f"{got}; when it was converted it had {size}. Run `convert` again")
+            out.write(np.ascontiguousarray(pixels))
+            channels.append(pixels.shape[2])
+        out.write(channels)
 
 
 def _narrow(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pipeline.atomic import atomic
 from pipeline.competition import is_inside
 from pipeline.errors import ConfigError, InputError
-from pipeline.files.atomic import atomic
 from pipeline.files.checks import FAULTS, check_coco, check_columns, check_folds, check_names, told
 from pipeline.files.detections import join_detections, read_detections, write_detections
 from pipeline.files.plain import check_version, read_json, read_yaml

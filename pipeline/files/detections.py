@@ -12,8 +12,8 @@ from typing import Any, cast, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.atomic import atomic
 from pipeline.errors import InputError
-from pipeline.files.atomic import atomic
 from pipeline.files.checks import FAULTS, check_detections, told
 from pipeline.instances import Alignment, Detections
 

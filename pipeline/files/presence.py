@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from pipeline.atomic import atomic
 from pipeline.errors import InputError
-from pipeline.files.atomic import atomic
 from pipeline.files.checks import FAULTS, check_names, told
 from pipeline.files.detections import read_detections
 

@@ -12,12 +12,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from pipeline.errors import InputError
 from pipeline.inference.budget import Pace, fewer
-from pipeline.inference.detect import detect_images
+from pipeline.inference.detect import NoMemory, detect_images
 from pipeline.inference.tiles import Tiles
 from pipeline.inference.views import Views
 from pipeline.instances import Detections
@@ -65,14 +64,11 @@ class Careful:
             begin = self.pace.clock()
             try:
                 (found,) = detect_images(self.model(), self.root, [image], self.precision, chosen, self.tiles)
+            except NoMemory as error:
+                log.warning("%s", error)
+                continue
             except InputError as error:
                 return self._blank(image, str(error))
-            except (MemoryError, RuntimeError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                log.warning("image %s: out of memory", image["name"])
-                torch.cuda.empty_cache()
-                continue
             self.pace.did(self.pace.clock() - begin, 1, len(chosen.all()))
             return found
         return self._blank(image, "it does not fit into memory, nor does it at half its size")
@@ -82,9 +78,3 @@ class Careful:
         spec: Any = self.model().spec
         empty = Detections.empty(image["name"], (image["height"], image["width"]), spec.mask_size)
         return replace(empty, alignment=spec.alignment)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory is full: of the GPU, of the CPU's allocator, of Python."""
-    said = str(error).lower()
-    return isinstance(error, MemoryError) or "out of memory" in said or "can't allocate memory" in said

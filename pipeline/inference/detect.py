@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,13 @@ from torch import Tensor
 
 from pipeline.data.dataset import as_tensor
 from pipeline.data.pictures import read_image
+from pipeline.errors import InputError
 from pipeline.inference.maps import Mapper, detect_mapped
 from pipeline.inference.tiles import WHOLE, Tiles, detect_tiled
 from pipeline.inference.views import View, Views
 from pipeline.instances import Detections
 from pipeline.model.classifier import ImageClassifier, everywhere
+from pipeline.model.faults import is_out_of_memory
 
 _TOGETHER = {"cuda": 8}  # images of equal size that are looked at at once; on a CPU more than one at once is slower
 _ONE = Views()
@@ -36,17 +38,42 @@ def detect_images(
     model: a `Detector`, a `Mapper` or an `ImageClassifier`, in evaluation mode. root: the contest's folder. precision:
     "32-true", or "bf16-mixed" or "16-mixed" for autocast on the model's device. views: of each image, which have the
     same say. tiles: in which each is seen. together: how many images of equal size that follow one another are looked
-    at at once, None for what suits the device.
+    at at once, None for what suits the device; where they do not fit into memory together, half as many, and half of
+    those. Raises NoMemory naming an image that does not fit alone.
     """
     kind = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(precision)
     device = model.mean.device.type
     at_once = 1 if isinstance(model, Mapper | ImageClassifier) or tiles.side else together or _TOGETHER.get(device, 1)
-    for group in _equal(images, at_once):
+
+    def look(group: Sequence[Mapping[str, Any]]) -> list[Detections]:
         pixels = [as_tensor(read_image(root / image["file_name"])) for image in group]
         # Not round the yield: the caller's own work is none of autocast's.
         with torch.autocast(device, kind, enabled=kind is not None):
-            found = _look(model, pixels, [image["name"] for image in group], views, tiles)
-        yield from found
+            return _look(model, pixels, [image["name"] for image in group], views, tiles)
+
+    for group in _equal(images, at_once):
+        yield from _halved(look, group)
+
+
+class NoMemory(InputError):
+    """An image does not fit into memory, not even alone."""
+
+
+def _halved(look: Callable[[Sequence[Any]], list[Detections]], group: Sequence[Any]) -> list[Detections]:
+    """Look at images at once, or where memory does not suffice at one half and then the other."""
+    try:
+        return look(group)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        said = (str(error).strip().splitlines() or [repr(error)])[0]
+    # Outside of the except: the error would hold what the attempt has left in memory.
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    if len(group) == 1:
+        raise NoMemory(f"image {group[0]['name']} does not fit into memory ({said})")
+    half = len(group) // 2
+    return _halved(look, group[:half]) + _halved(look, group[half:])
 
 
 def _look(model: Any, pixels: list[Tensor], names: list[str], views: Views, tiles: Tiles) -> list[Detections]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,8 +14,11 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.callbacks import Checkpoint as LightningCheckpoint
 from lightning.pytorch.callbacks import EarlyStopping as LightningEarlyStopping
 
+from pipeline.atomic import atomic
 from pipeline.instances import Detections
+from pipeline.model import ranks
 from pipeline.model.averaging import Averaging
+from pipeline.model.ending import Told
 from pipeline.model.weights import save_weights
 from pipeline.progress import Bar
 
@@ -24,7 +26,8 @@ from pipeline.progress import Bar
 class History(Callback):
     """One row per epoch in a CSV: epoch, step, learning rate, mean losses, validation figures, seconds so far.
 
-    The rows travel in the checkpoint, so a resumed run neither loses nor repeats one.
+    The rows travel in the checkpoint, so a resumed run neither loses nor repeats one. Losses are those that the module
+    has summed up, also of an epoch that was interrupted.
     """
 
     def __init__(self, file: Path):
@@ -45,11 +48,10 @@ class History(Callback):
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         seconds = round(self.before + time.monotonic() - self.start, 1)
         place = {"epoch": len(self.rows), "step": trainer.global_step, "learning_rate": rate}
-        self.rows.append({**place, **figures, "seconds": seconds})
+        self.rows.append({**place, **figures, **module.mean_losses(), "seconds": seconds})
         if trainer.is_global_zero:
-            partial = self.file.with_name(f".{self.file.name}.partial")
-            pd.DataFrame(self.rows).to_csv(partial, index=False, float_format="%.6g", lineterminator="\n")
-            os.replace(partial, self.file)
+            with atomic(self.file) as partial:
+                pd.DataFrame(self.rows).to_csv(partial, index=False, float_format="%.6g", lineterminator="\n")
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.rows, "seconds": self.before + time.monotonic() - self.start}
@@ -62,12 +64,27 @@ class Checkpoint(LightningCheckpoint):
     """At the end of each epoch last.ckpt, to resume from, and best.pt, the weights of the highest validation figure.
 
     figure: the name of that figure; null: the newest weights are the best. averaging: what is saved is its average.
-    Both files appear whole or not at all. best, best_step: the highest figure so far and its step.
+    Both files appear whole or not at all. best, best_step: the highest figure so far and its step. A training that is
+    told to end finishes its step, and a validation that has begun, saves last.ckpt and raises Ended.
     """
 
     def __init__(self, folder: Path, info: Mapping[str, Any], figure: str | None, averaging: Averaging | None):
         self.folder, self.info, self.figure, self.averaging = folder, dict(info), figure, averaging
         self.best, self.best_step, self.step = float("-inf"), 0, 0
+        self.told = Told()
+
+    def on_train_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        self.told.listen()
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        done = batch_idx + 1
+        # A step that ends an epoch is saved with it; gradients of a part of one cannot be.
+        if done % trainer.accumulate_grad_batches or done >= trainer.num_training_batches:
+            return
+        if trainer.global_step < trainer.max_steps and ranks.any_of(bool(self.told.number), module.device):
+            self._end(trainer)
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         if trainer.global_step == self.step:
@@ -80,10 +97,16 @@ class Checkpoint(LightningCheckpoint):
             self.best, self.best_step = found, self.step
             if trainer.is_global_zero:
                 self._save(module, {name: value for name, value in figures.items() if name.startswith("validation_")})
-        partial = self.folder / ".last.ckpt.partial"
-        trainer.save_checkpoint(partial, weights_only=False)
-        if trainer.is_global_zero:
-            os.replace(partial, self.folder / "last.ckpt")
+        if ranks.any_of(bool(self.told.number), module.device):
+            self._end(trainer)
+        trainer.save_checkpoint(self.folder / "last.ckpt", weights_only=False)
+
+    def teardown(self, *_: Any, **__: Any) -> None:
+        self.told.release()
+
+    def _end(self, trainer: lightning.Trainer) -> None:
+        trainer.save_checkpoint(self.folder / "last.ckpt", weights_only=False)
+        self.told.end(f"saved at step {trainer.global_step}, where the same command goes on")
 
     def _save(self, module: lightning.LightningModule, figures: Mapping[str, float]) -> None:
         with contextlib.nullcontext() if self.averaging is None else self.averaging.shown(module.detector):

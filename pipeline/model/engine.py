@@ -11,14 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from pipeline.errors import Ended
 from pipeline.instances import Detections
 from pipeline.model.averaging import Averaging, last_epochs, moving
 from pipeline.model.callbacks import Checkpoint, EarlyStopping, History, Pictures, Progress
+from pipeline.model.faults import told
 from pipeline.model.training import Trainer, precision
+from pipeline.model.weights import save_whole
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +72,17 @@ def build_trainer(
         enable_progress_bar=False,
         enable_model_summary=False,
         enable_checkpointing=True,
+        plugins=[WholeFiles()],
     )
+
+
+class WholeFiles(TorchCheckpointIO):
+    """Checkpoints written beside their final place; Lightning's own go through a file in the system's folder for
+    temporary ones, where a process that is killed leaves it for ever.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        save_whole(Path(path), checkpoint)
 
 
 def _averaging(spec: Trainer) -> Averaging | None:
@@ -84,8 +98,8 @@ def _averaging(spec: Trainer) -> Averaging | None:
 def quiet_engine() -> Iterator[None]:
     """Lightning's tips and its advice on loaders are not for users of this pipeline; its warnings of trouble are.
 
-    A training that is told to end (SIGTERM, as by a scheduler that needs the machine) ends with a status that says so:
-    Lightning's own is that of success.
+    What befalls a training from outside gets a message of its own; so does an end (SIGTERM) before its first step, of
+    which Lightning's own status is that of success.
     """
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     levels = [logger.level for logger in loggers]
@@ -95,12 +109,17 @@ def quiet_engine() -> Iterator[None]:
         with warnings.catch_warnings():
             # Figures of a validation are the same in every process already, so nothing is to be averaged.
             tips = ("does not have many workers", "LeafSpec", "treespec", "lr_scheduler.step", "sync_dist=True")
+            tips += ("checkpoint that ended before the epoch ended",)  # the order of samples takes care of that
             for message in (f".*{tip}.*" for tip in tips):
                 warnings.filterwarnings("ignore", message=message)
             yield
     except SIGTERMException:
-        log.warning("told to end (SIGTERM); the same command goes on from the last validation")
-        raise SystemExit(128 + signal.SIGTERM) from None
+        raise Ended(signal.SIGTERM) from None
+    except Exception as error:
+        said = told(error)
+        if said is error:
+            raise
+        raise said from error
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)

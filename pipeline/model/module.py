@@ -2,7 +2,8 @@
 
 A run resumes bit for bit on one machine because nothing depends on how far a process has come but the step: the order
 of samples and their augmentation (see `pipeline.data.sampling`), the global generators, re-seeded at each step, and
-the learning rate. Checkpoints are written at the end of an epoch, when no sample is half used. A sum of floating point
+the learning rate. Checkpoints are written at the end of an epoch, and of a step where the training is told to end: no
+sample is half used then, and the epoch's losses so far travel along. A sum of floating point
 depends on how many threads share it: with another number of them a run goes on, but not to the same bits.
 """
 
@@ -50,6 +51,7 @@ class Module(lightning.LightningModule):
         self.detector, self.make_optimizer, self.schedule = detector, optimizer, schedule
         self.steps, self.seed, self.nonfinite, self.score = steps, seed, nonfinite, score
         self.layer_decay, self.skipped = layer_decay, 0
+        self.sums: dict[str, Tensor] = {}  # of the losses of this epoch's samples, and under "" their number
         self.validated: list[Detections] = []
         self.found: Sequence[Detections] = ()
 
@@ -85,7 +87,15 @@ class Module(lightning.LightningModule):
         self.log("loss", total.detach(), on_step=True, **together)
         for name, loss in losses.items():
             self.log(name, loss.detach(), on_step=False, **together)
+        for name, loss in {**losses, "loss": total, "": torch.ones_like(total)}.items():
+            self.sums[name] = self.sums.get(name, torch.zeros_like(total)) + loss.detach() * len(batch)
         return total
+
+    def mean_losses(self) -> dict[str, float]:
+        """The means over this epoch's samples, of all processes, and the end of the epoch's account."""
+        sums, self.sums = {name: ranks.total(value) for name, value in self.sums.items()}, {}
+        count = float(sums.pop("", torch.ones(())))
+        return {name: float(value) / count for name, value in sums.items()}
 
     def _nonfinite(self, batch: Sequence[Any], losses: Mapping[str, Tensor]) -> None:
         names = ", ".join(sample.image_id for sample in batch)
@@ -112,10 +122,11 @@ class Module(lightning.LightningModule):
         self.log_dict({f"validation_{name}": float(value) for name, value in figures.items()}, rank_zero_only=False)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["skipped"] = self.skipped
+        checkpoint["skipped"], checkpoint["sums"] = self.skipped, dict(self.sums)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.skipped = int(checkpoint.get("skipped", 0))
+        self.sums = {name: value.to(self.device) for name, value in checkpoint.get("sums", {}).items()}
 
     def configure_optimizers(self) -> Any:
         groups: dict[tuple[float, bool], list[Tensor]] = {}

@@ -24,6 +24,14 @@ def any_of(flag: bool, device: torch.device) -> bool:
     return bool(count)
 
 
+def total(tensor: Tensor) -> Tensor:
+    """The sum of a tensor over all processes."""
+    if world() > 1:
+        tensor = tensor.clone()
+        distributed.all_reduce(tensor)
+    return tensor
+
+
 def share(tensors: Iterable[Tensor]) -> None:
     """Give every process, in place, the tensors of the first."""
     if world() > 1:

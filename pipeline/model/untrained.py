@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import pandas as pd
 from torch import Tensor
 
+from pipeline.atomic import atomic
 from pipeline.instances import Detections
 from pipeline.model.weights import save_weights
 
@@ -27,7 +27,6 @@ def without_training(
     """
     figures = score([model.detect(image, name) for batch in batches for image, name in batch])
     row = {"epoch": 0, "step": 0, **{f"validation_{name}": value for name, value in figures.items()}}
-    partial = folder / ".history.csv.partial"
-    pd.DataFrame([row]).to_csv(partial, index=False, float_format="%.6g", lineterminator="\n")
-    os.replace(partial, folder / "history.csv")
+    with atomic(folder / "history.csv") as partial:
+        pd.DataFrame([row]).to_csv(partial, index=False, float_format="%.6g", lineterminator="\n")
     save_weights(folder / "best.pt", model, {**info, "step": 0, "validation_score": figures["score"]})

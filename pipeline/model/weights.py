@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pipeline.atomic import atomic
 from pipeline.errors import InputError
 from pipeline.model.containers import SUFFIX, load, load_safetensors, save_safetensors
 from pipeline.model.families import described
@@ -32,12 +33,22 @@ def save_weights(path: Path, model: nn.Module, info: Mapping[str, Any]) -> None:
     spec: Any = model.spec
     plain = {"family": spec.family, **dataclasses.asdict(spec)}
     content = {"format": form, "version": version, "model": plain, "info": dict(info)}
-    partial = path.with_name(f".{path.name}.partial")
     if path.suffix == SUFFIX:
-        save_safetensors(partial, state, content)
+        with atomic(path) as partial:
+            save_safetensors(partial, state, content)
     else:
-        torch.save({**content, "state": state}, partial)
-    partial.replace(path)
+        save_whole(path, {**content, "state": state})
+
+
+def save_whole(path: Path, content: Any) -> None:
+    """`torch.save` of a file that appears whole or not at all. Raises OSError where it cannot be written."""
+    with atomic(path) as partial, open(partial, "wb") as file:
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:  # on its way out torch covers up why a file was not written to its end
+            if error.__context__ is None:
+                raise
+            raise error.__context__ from None
 
 
 def read_weights(path: Path) -> dict[str, Any]:

@@ -113,7 +113,8 @@ def write(folder: Path, competition: Competition, paths: Paths, run: str) -> Non
 def _keep(source: Path, path: Path) -> None:
     """Copy what is small, and a picture at a size that a repository bears."""
     if source.suffix != ".png":
-        shutil.copyfile(source, path)
+        with atomic(path) as partial:
+            shutil.copyfile(source, partial)
         return
     with atomic(path) as partial, Image.open(source) as picture:
         small = picture.convert("RGB")

@@ -6,6 +6,7 @@ import logging
 import shutil
 from pathlib import Path
 
+from pipeline.atomic import atomic_folder
 from pipeline.competition import Competition
 from pipeline.errors import InputError
 from pipeline.files import Paths, write_json
@@ -33,18 +34,18 @@ def bundle(
         raise InputError(f"{found.name}: the contest {competition.key} has no test images to submit for")
     needed = plan(found, kept or paths.output, "predict").files
     folder = paths.output / "bundles" / found.name
-    shutil.rmtree(folder, ignore_errors=True)
-    for name, path in needed.items():
-        if not name.endswith("tuned.yaml"):  # that one is part of the record
-            _copy(path, folder / name)
-    for name in _KEPT:
-        if (found.folder / name).is_file():
-            _copy(found.folder / name, folder / RECORD / name)
-    packages = wheels.fetch(folder / "wheels")
-    file = str(found.content["submission"]["file"])
-    made = notebook(found.name, file, competition.sample_submission, packages, budget or "8h")
-    write_json(folder / "submit.ipynb", made, indent=1)
-    write_json(folder / "dataset-metadata.json", _metadata(found.name), indent=1)
+    with atomic_folder(folder) as made:
+        for name, path in needed.items():
+            if not name.endswith("tuned.yaml"):  # that one is part of the record
+                _copy(path, made / name)
+        for name in _KEPT:
+            if (found.folder / name).is_file():
+                _copy(found.folder / name, made / RECORD / name)
+        packages = wheels.fetch(made / "wheels")
+        file = str(found.content["submission"]["file"])
+        cells = notebook(found.name, file, competition.sample_submission, packages, budget or "8h")
+        write_json(made / "submit.ipynb", cells, indent=1)
+        write_json(made / "dataset-metadata.json", _metadata(found.name), indent=1)
     megabytes = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 2**20
     log.info("%s: %d files that the record names, %.0f MB", folder, len(needed), megabytes)
     log.info("put your name into dataset-metadata.json, then: kaggle datasets create -p %s --dir-mode zip", folder)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import plots
+from pipeline.alone import alone
 from pipeline.competition import Competition
 from pipeline.data import audit, coco, contest, folds, holdout, looks, pictures, statistics
 from pipeline.data.audit import Audit, View
@@ -54,43 +55,44 @@ def convert(
     if not overwrite and step.is_done():
         log.info("convert: %s was made from these files and settings; overwrite=true remakes it", paths.annotations)
         return
-    for fact in competition.unverified:
-        log.warning("%s: not verified: %s", competition.key, fact)
-    train = contest.read_train(paths.data, competition, annotations)
-    if file is not None:
-        train = apply(train, read_patch(file, competition), competition)
-    train, held = _divided(train, training, held_out)
-    test = contest.read_test(paths.data, competition) if held is None else {**held, "annotations": []}
-    known = [*train["images"], *(() if held is None else held["images"])]
-    seen = looks.read_looks(paths.data, known, quiet)
-    pairs = find([image["name"] for image in known], seen) if leaks else []
-    pairs, crossing = holdout.across(pairs, coco.by_name(train))
-    seen = seen[: len(train["images"])]
-    plain = folds.assign(train, n_folds, seed)
-    train = join(train, pairs)
-    fold = folds.assign(train, n_folds, seed)
-    measured, audited = statistics.measure(train), audit.measure(train, seen)
-    leaked = report(train, pairs, plain, n_folds)
-    apart = {} if held is None else {"holdout": [asdict(pair) for pair in crossing]}
-    page = plots.details([_detail(paths, view) for view in audit.show(train, audited)])
+    with alone(step.lock, f"converting into {step.folder}"):
+        for fact in competition.unverified:
+            log.warning("%s: not verified: %s", competition.key, fact)
+        train = contest.read_train(paths.data, competition, annotations)
+        if file is not None:
+            train = apply(train, read_patch(file, competition), competition)
+        train, held = _divided(train, training, held_out)
+        test = contest.read_test(paths.data, competition) if held is None else {**held, "annotations": []}
+        known = [*train["images"], *(() if held is None else held["images"])]
+        seen = looks.read_looks(paths.data, known, quiet)
+        pairs = find([image["name"] for image in known], seen) if leaks else []
+        pairs, crossing = holdout.across(pairs, coco.by_name(train))
+        seen = seen[: len(train["images"])]
+        plain = folds.assign(train, n_folds, seed)
+        train = join(train, pairs)
+        fold = folds.assign(train, n_folds, seed)
+        measured, audited = statistics.measure(train), audit.measure(train, seen)
+        leaked = report(train, pairs, plain, n_folds)
+        apart = {} if held is None else {"holdout": [asdict(pair) for pair in crossing]}
+        page = plots.details([_detail(paths, view) for view in audit.show(train, audited)])
 
-    step.stamp.unlink(missing_ok=True)  # from here to the end the outputs are not what it says
-    write_coco(paths.annotations, train)
-    write_coco(paths.test, test)
-    paths.holdout.unlink(missing_ok=True)
-    if held is not None:
-        write_coco(paths.holdout, held)
-    write_folds(paths.folds, dict(zip(coco.by_name(train), fold.tolist(), strict=True)))
-    write_json(paths.statistics, measured, indent=1)
-    write_json(paths.audit, audited, indent=1)
-    write_json(paths.leaks, {"searched": leaks, **leaked, **apart}, indent=1)
-    with atomic(paths.audit_picture) as partial:
-        page.savefig(partial, format="png", dpi=90)
-    step.finish()
-    _log_summary(measured, test)
-    _log_findings(audited, leaked, paths)
-    if crossing and held is not None:
-        _log_crossing(crossing, held)
+        step.stamp.unlink(missing_ok=True)  # from here to the end the outputs are not what it says
+        write_coco(paths.annotations, train)
+        write_coco(paths.test, test)
+        paths.holdout.unlink(missing_ok=True)
+        if held is not None:
+            write_coco(paths.holdout, held)
+        write_folds(paths.folds, dict(zip(coco.by_name(train), fold.tolist(), strict=True)))
+        write_json(paths.statistics, measured, indent=1)
+        write_json(paths.audit, audited, indent=1)
+        write_json(paths.leaks, {"searched": leaks, **leaked, **apart}, indent=1)
+        with atomic(paths.audit_picture) as partial:
+            page.savefig(partial, format="png", dpi=90)
+        step.finish()
+        _log_summary(measured, test)
+        _log_findings(audited, leaked, paths)
+        if crossing and held is not None:
+            _log_crossing(crossing, held)
 
 
 def _divided(train: Coco, training_ids: Path | None, holdout_ids: Path | None) -> tuple[Coco, Coco | None]:

@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 from typing import Literal
 
+from pipeline.alone import alone
 from pipeline.errors import ConfigError, InputError
 from pipeline.files import Paths, read_detections, write_detections
 from pipeline.inference.fuse import Fusion
@@ -51,14 +52,15 @@ def ensemble(
         if not overwrite and step.is_done():
             log.info("%s is complete", step.outputs[0])
             continue
-        by_image: dict[str, list[tuple[Detections, float]]] = {}
-        for file, name in files.items():
-            for one in read_detections(file):
-                by_image.setdefault(one.image_id, []).append((one, own[name]))
-        step.stamp.unlink(missing_ok=True)
-        groups = track(by_image.values(), len(by_image), f"fusing {part}", "image", quiet)
-        write_detections(step.outputs[0], [fuse.fuse(*zip(*group, strict=True)) for group in groups])
-        step.finish()
+        with alone(step.lock, f"fusing {step.outputs[0]}"):
+            by_image: dict[str, list[tuple[Detections, float]]] = {}
+            for file, name in files.items():
+                for one in read_detections(file):
+                    by_image.setdefault(one.image_id, []).append((one, own[name]))
+            step.stamp.unlink(missing_ok=True)
+            groups = track(by_image.values(), len(by_image), f"fusing {part}", "image", quiet)
+            write_detections(step.outputs[0], [fuse.fuse(*zip(*group, strict=True)) for group in groups])
+            step.finish()
         log.info("%s: %d images from %d files", part, len(by_image), len(files))
 
 

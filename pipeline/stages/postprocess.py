@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from pipeline.alone import alone
 from pipeline.competition import Competition
 from pipeline.errors import InputError
 from pipeline.files import (
@@ -73,12 +74,13 @@ def postprocess(
         if not overwrite and step.is_done():
             log.info("%s is complete", step.outputs[0])
             continue
-        seen = _presence(presence, list(files.values()), competition.categories, detections)
-        pairs = track(zip(detections, seen, strict=True), len(detections), f"deciding {part}", "image", quiet)
-        instances = [decide(one, rules, competition.overlap, two) for one, two in pairs]
-        step.stamp.unlink(missing_ok=True)
-        write_instances(step.outputs[0], instances, coco)
-        step.finish()
+        with alone(step.lock, f"deciding {step.outputs[0]}"):
+            seen = _presence(presence, list(files.values()), competition.categories, detections)
+            pairs = track(zip(detections, seen, strict=True), len(detections), f"deciding {part}", "image", quiet)
+            instances = [decide(one, rules, competition.overlap, two) for one, two in pairs]
+            step.stamp.unlink(missing_ok=True)
+            write_instances(step.outputs[0], instances, coco)
+            step.finish()
         count = sum(map(len, instances))
         log.info("%s: %d instances of %d detections, %d images", part, count, sum(map(len, detections)), len(instances))
 

@@ -6,6 +6,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
@@ -13,12 +14,13 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from pipeline.alone import alone
 from pipeline.data import coco as annotations
 from pipeline.errors import ConfigError, InputError
 from pipeline.files import Paths, join_detections, join_presence, read_coco, read_folds, write_detections
 from pipeline.inference.budget import Pace, seconds
 from pipeline.inference.careful import Careful
-from pipeline.inference.detect import detect_images
+from pipeline.inference.detect import NoMemory, detect_images
 from pipeline.inference.ranks import gather
 from pipeline.inference.tiles import Tiles
 from pipeline.inference.views import Views
@@ -83,27 +85,28 @@ def predict(
         if pace and number and not ranks.agree(partial(pace.keeps, (len(images), *later))):
             log.warning("fold %s, %s is dropped: the budget does not allow for it", k, part)
             continue
-        begin = time.monotonic()
-        parts, missing = ranks.agree(partial(_begun, step, images, overwrite))
-        if not parts:
-            continue
-        others = set(missing).difference(ranks.share(missing))
-        own = {path: some for path, some in parts.items() if path not in others}
-        model = cache(partial(_model, paths.fold(run, k) / "best.pt", ranks.device, score_floor, watershed))
-        kind = precision(trainer.precision, trainer.accelerator)
-        look: Callable[[Images], Iterable[Detections]] = partial(_look, model, paths.data, kind, views, tiles)
-        if pace is not None:
-            left = sum(len(some) for path, some in own.items() if not path.is_file())
-            shared = tuple(-(-count // ranks.world) for count in later)  # this process has its share of each
-            look = Careful(model, paths.data, kind, views, tiles, pace, left, shared).look
-        besides = f", besides {sum(later)} of other folds and splits" if later else ""
-        ranks.together(partial(_detect, own, look, f"fold {k}, {part}", quiet or ranks.rank > 0, besides))
-        if ranks.rank == 0:
-            step.stamp.unlink(missing_ok=True)
-            join(step.outputs[0], list(parts))
-            step.finish()
-            shutil.rmtree(next(iter(parts)).parent)
-            log.info("fold %s, %s: %d images in %s", k, part, len(images), since(begin))
+        with ExitStack() as held:
+            begin = time.monotonic()
+            parts, missing = ranks.agree(partial(_begun, step, images, overwrite, held))
+            if not parts:
+                continue
+            others = set(missing).difference(ranks.share(missing))
+            own = {path: some for path, some in parts.items() if path not in others}
+            model = cache(partial(_model, paths.fold(run, k) / "best.pt", ranks.device, score_floor, watershed))
+            kind = precision(trainer.precision, trainer.accelerator)
+            look: Callable[[Images], Iterable[Detections]] = partial(_look, model, paths.data, kind, views, tiles)
+            if pace is not None:
+                left = sum(len(some) for path, some in own.items() if not path.is_file())
+                shared = tuple(-(-count // ranks.world) for count in later)  # this process has its share of each
+                look = Careful(model, paths.data, kind, views, tiles, pace, left, shared).look
+            besides = f", besides {sum(later)} of other folds and splits" if later else ""
+            ranks.together(partial(_detect, own, look, f"fold {k}, {part}", quiet or ranks.rank > 0, besides))
+            if ranks.rank == 0:
+                step.stamp.unlink(missing_ok=True)
+                join(step.outputs[0], list(parts))
+                step.finish()
+                shutil.rmtree(next(iter(parts)).parent)
+                log.info("fold %s, %s: %d images in %s", k, part, len(images), since(begin))
 
 
 def _written(weights: Path, split: Split) -> tuple[str, Callable[[Path, Sequence[Path]], None]]:
@@ -114,11 +117,12 @@ def _written(weights: Path, split: Split) -> tuple[str, Callable[[Path, Sequence
     return f"detections_{split}.npz", join_detections
 
 
-def _begun(step: Step, images: Images, overwrite: bool) -> tuple[dict[Path, Images], list[Path]]:
-    """See `_parts`, and which of them are missing; none where all is done."""
+def _begun(step: Step, images: Images, overwrite: bool, held: ExitStack) -> tuple[dict[Path, Images], list[Path]]:
+    """See `_parts`, and which of them are missing; none where all is done. held: holds the step from here on."""
     if not overwrite and step.is_done():
         log.info("%s is complete; overwrite=true predicts again", step.outputs[0])
         return {}, []
+    held.enter_context(alone(step.lock, f"predicting {step.outputs[0]}"))
     parts = _parts(step, images, overwrite)
     return parts, [path for path in parts if not path.is_file()]
 
@@ -142,17 +146,29 @@ def _detect(
     quiet: bool,
     besides: str = "",
 ) -> None:
-    """Write the parts that are not there yet."""
+    """Write the parts that are not there yet; at the end InputError naming images that did not fit into memory."""
+    large: list[str] = []
     done = sum(len(images) for path, images in parts.items() if path.is_file())
     with Bar(sum(map(len, parts.values())), what, "image", done, quiet, timed=3, besides=besides) as shown:
         for path, images in parts.items():
             if path.is_file():
                 continue
             found = []
-            for one in look(images):
-                found.append(one)
-                shown.update()
-            write_detections(path, found)
+            try:
+                for one in look(images):
+                    found.append(one)
+                    shown.update()
+            except NoMemory as error:
+                log.warning("%s: put off, with the others of its %d", error, len(images))
+                large.append(str(error))
+            else:
+                write_detections(path, found)
+    if large:
+        others = f", nor do images of {len(large) - 1} other parts" if large[1:] else ""
+        raise InputError(
+            f"{what}: {large[0]}{others}. What was predicted is kept, and the same command tries the rest again; "
+            "tiles.side=1024 needs less memory, and budget=12h sees such an image at half its size or leaves it blank"
+        )
 
 
 def _model(weights: Path, device: torch.device, score_floor: float | None, watershed: Thresholds) -> nn.Module:

@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 from pipeline import kaggle
+from pipeline.alone import alone
 from pipeline.competition import Competition
 from pipeline.data import coco as annotations
 from pipeline.errors import ConfigError, InputError
@@ -50,15 +51,16 @@ def submit(
         raise InputError(f"{paths.test}: there is no test image, so there is nothing to submit")
     instances = read_instances(paths.run(run) / "instances_test.json", coco)
     path = paths.output / competition.submission_file
-    with atomic(path) as partial:
-        sizes = annotations.sizes(coco)
-        findings = write_checked(instances, competition, partial, path.name, sizes, source_ids(coco))
-    for finding in findings:
-        log.warning("%s: %s", path, finding)
-    digest = file_hash(path)
-    said = f"findings: {len(findings)}" if findings else "no findings"
-    log.info("%s: %d instances, %s, sha256 %s", path, sum(map(len, instances)), said, digest[:16])
-    folder = _write_record(competition, paths, run, label, digest, overwrite)
+    with alone(paths.output / ".submit.lock", f"submitting {path}"):
+        with atomic(path) as partial:
+            sizes = annotations.sizes(coco)
+            findings = write_checked(instances, competition, partial, path.name, sizes, source_ids(coco))
+        for finding in findings:
+            log.warning("%s: %s", path, finding)
+        digest = file_hash(path)
+        said = f"findings: {len(findings)}" if findings else "no findings"
+        log.info("%s: %d instances, %s, sha256 %s", path, sum(map(len, instances)), said, digest[:16])
+        folder = _write_record(competition, paths, run, label, digest, overwrite)
     if upload and message:
         _upload(competition.slug, path, message, folder)
 

@@ -17,6 +17,8 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
+from pipeline.alone import alone
+from pipeline.atomic import atomic
 from pipeline.competition import Competition
 from pipeline.data import coco as annotations
 from pipeline.data.annotations import gather, of_categories
@@ -28,13 +30,14 @@ from pipeline.data.pixels import open_pixels
 from pipeline.data.pseudo import Pseudo
 from pipeline.data.sampling import Positions, Sampler, Uniform
 from pipeline.errors import ConfigError, InputError
-from pipeline.files import Paths, atomic, read_coco, read_folds, read_instances, read_json
+from pipeline.files import Paths, read_coco, read_folds, read_instances, read_json
 from pipeline.inference.calibrate import calibrate_weights
 from pipeline.inference.postprocess import Rules
 from pipeline.inference.validation import Judge, Validation, judge_of
 from pipeline.instances import Detections
 from pipeline.model import ranks
 from pipeline.model.classifier import Classifier
+from pipeline.model.ending import leave_signals
 from pipeline.model.engine import build_trainer, quiet_engine
 from pipeline.model.families import Description
 from pipeline.model.initial import initial_weights
@@ -106,45 +109,52 @@ def train(
     }
     for k in chosen_folds(folds, fold):
         step = _step(paths, run, k, settings, found)
-        if _is_done(step, overwrite):
-            continue
-        begin = time.monotonic()
-        learn, held_out = ([name for name, own in folds.items() if (own == k) == out] for out in (False, True))
-        learn += more
-        log.info("%s: %d images to train on, %d to validate", step.stamp.parent.name, len(learn), len(held_out))
-        torch.manual_seed(seed)
-        detector = _detector(model, statistics, len(competition.categories))
-        truth = annotations.truth(annotations.subset(coco, _few(held_out, trainer.validation_images)))
-        tuned = trainer.select == "tuned_score"
-        judge = judge_of(model, truth, postprocess.settled(competition), competition, tuned)
-        info = {"competition": competition.key, "categories": list(competition.categories), "fold": k, "run": run}
-        validation = partial(_validation_loader, paths.data, coco, [one.image_id for one in truth])
-        if not any(True for _ in detector.parameters()):
-            without_training(detector, validation(), judge.score, step.stamp.parent, info)
-            step.finish()
-            continue
-        settled = (schedule, trainer.steps, seed, trainer.nonfinite, judge.score, trainer.layer_decay)
-        module = Module(detector, optimizer, *settled)
-        pixels = open_pixels(paths.data, coco["images"], paths.output / ("pixels_pseudo" if more else "pixels"), quiet)
-        samples = TrainingSamples(paths.data, gather(coco, learn), augment, seed, pixels)
-        last = step.stamp.parent / "last.ckpt"
-        with quiet_engine():
-            log_of_run = None if logger is None else partial(_logger, logger, step.stamp.parent, settings)
-            draw = partial(_draw, judge, paths.data, coco, trainer.pictures)
-            engine = build_trainer(trainer, step.stamp.parent, info, quiet, bool(truth), log_of_run, draw)
-            engine.fit(
-                module,
-                _training_loader(samples, sampler, trainer, engine, seed),
-                validation(engine.global_rank, engine.world_size) if truth else None,
-                ckpt_path=str(last) if last.is_file() else None,
-                weights_only=True,
+        if not overwrite and step.is_done():
+            log.info(
+                "%s is complete and made from the same data and settings; overwrite=true trains again", step.folder
             )
-        if ranks.is_first():
-            if isinstance(judge, Validation) and truth:
-                best, device = step.stamp.parent / "best.pt", engine.strategy.root_device
-                calibrate_weights(best, model, validation(), judge.decided, judge.total, device)
-            step.finish()
-            _say(engine, trainer, step, since(begin))
+            continue
+        with alone(step.lock, f"training in {step.folder}"):
+            begin = time.monotonic()
+            _prepare(step, overwrite)
+            learn, held_out = ([name for name, own in folds.items() if (own == k) == out] for out in (False, True))
+            learn += more
+            log.info("%s: %d images to train on, %d to validate", step.folder.name, len(learn), len(held_out))
+            torch.manual_seed(seed)
+            detector = _detector(model, statistics, len(competition.categories))
+            truth = annotations.truth(annotations.subset(coco, _few(held_out, trainer.validation_images)))
+            tuned = trainer.select == "tuned_score"
+            judge = judge_of(model, truth, postprocess.settled(competition), competition, tuned)
+            info = {"competition": competition.key, "categories": list(competition.categories), "fold": k, "run": run}
+            validation = partial(_validation_loader, paths.data, coco, [one.image_id for one in truth])
+            if not any(True for _ in detector.parameters()):
+                without_training(detector, validation(), judge.score, step.folder, info)
+                step.finish()
+                continue
+            settled = (schedule, trainer.steps, seed, trainer.nonfinite, judge.score, trainer.layer_decay)
+            module = Module(detector, optimizer, *settled)
+            pixels = open_pixels(
+                paths.data, coco["images"], paths.output / ("pixels_pseudo" if more else "pixels"), quiet
+            )
+            samples = TrainingSamples(paths.data, gather(coco, learn), augment, seed, pixels)
+            last = step.folder / "last.ckpt"
+            with quiet_engine():
+                log_of_run = None if logger is None else partial(_logger, logger, step.folder, settings)
+                draw = partial(_draw, judge, paths.data, coco, trainer.pictures)
+                engine = build_trainer(trainer, step.folder, info, quiet, bool(truth), log_of_run, draw)
+                engine.fit(
+                    module,
+                    _training_loader(samples, sampler, trainer, engine, seed),
+                    validation(engine.global_rank, engine.world_size) if truth else None,
+                    ckpt_path=str(last) if last.is_file() else None,
+                    weights_only=True,
+                )
+            if ranks.is_first():
+                if isinstance(judge, Validation) and truth:
+                    best, device = step.folder / "best.pt", engine.strategy.root_device
+                    calibrate_weights(best, model, validation(), judge.decided, judge.total, device)
+                step.finish()
+                _say(engine, trainer, step, since(begin))
     return _reached([paths.fold(run, k) for k in chosen_folds(folds, fold)], trainer.select)
 
 
@@ -159,7 +169,7 @@ def _check_samples(augment: Augment, categories: Sequence[str] | None) -> None:
 
 def _say(engine: Any, spec: Trainer, step: Step, duration: str) -> None:
     """How the training ended and which of its weights were kept."""
-    name, kept = step.stamp.parent.name, engine.checkpoint_callback
+    name, kept = step.folder.name, engine.checkpoint_callback
     if engine.global_step < spec.steps:
         log.info("%s: ended at step %d, no better for %d validations", name, engine.global_step, spec.patience)
     score = "" if kept.figure is None else f" (validation {kept.figure} {kept.best:.4f})"
@@ -228,19 +238,16 @@ def _step(paths: Paths, run: str, fold: Fold, settings: Mapping[str, Any], pseud
     return Step(folder / ".train.json", (folder / "best.pt", folder / "history.csv"), settings, inputs)
 
 
-def _is_done(step: Step, overwrite: bool) -> bool:
-    """Whether the fold needs no training; prepares the folder when it does.
+def _prepare(step: Step, overwrite: bool) -> None:
+    """Make the folder ready for a training, or for the rest of one.
 
     Hours of training are never thrown away silently: a folder made from other settings or data is refused.
     """
-    folder = step.stamp.parent
+    folder = step.folder
     started = Step(folder / ".started.json", (), {**step.settings}, step.inputs)
     if overwrite:
         for name in (".train.json", ".started.json", "last.ckpt", "best.pt", "history.csv"):
             (folder / name).unlink(missing_ok=True)
-    elif step.is_done():
-        log.info("%s is complete and made from the same data and settings; overwrite=true trains again", folder)
-        return True
     elif _has_result(folder) and not started.is_done():
         raise InputError(
             f"{folder} holds a training with other settings or data ({', '.join(started.what_changed()) or 'version'} "
@@ -248,7 +255,6 @@ def _is_done(step: Step, overwrite: bool) -> bool:
         )
     folder.mkdir(parents=True, exist_ok=True)
     started.finish()
-    return False
 
 
 def _has_result(folder: Path) -> bool:
@@ -267,6 +273,7 @@ def _training_loader(
     return DataLoader(
         samples, spec.batch_size, sampler=order, num_workers=spec.workers, collate_fn=list,
         pin_memory=False, persistent_workers=spec.workers > 0,
+        worker_init_fn=leave_signals,
     )  # fmt: skip
 
 

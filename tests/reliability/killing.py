@@ -29,6 +29,7 @@ SMALL = [
     "trainer.threads=1", "trainer.accelerator=cpu", "trainer.workers=1", "model.score_floor=0",
 ]  # fmt: skip
 TWO = ["trainer.devices=2", "trainer.strategy=ddp", "trainer.batch_size=1", "trainer.workers=0", "model.box_samples=32"]
+RUN = "baseline"
 VOLATILE = ("logs", "tensorboard")  # they say when and where, not what
 
 # Of outputs a stamp holds the sizes, and that of a history has its seconds in it.
@@ -48,10 +49,32 @@ STAGES: dict[str, list[str]] = {
 }
 """Each stage's command; the stages before it have been run."""
 
+_STATUS = {"kill": (-9,), "term": (143, -15), "int": (130, -2)}
+"""What a stage says of its end; the negative ones where the interpreter was still starting."""
+
 _BEFORE = {"convert": 0, "train": 1, "train2": 1, "predict": 2, "ensemble": 3, "tune": 4, "postprocess": 4,
            "evaluate": 5, "submit": 5, "run": 0}  # fmt: skip
 _SIGNALS = {"kill": signal.SIGKILL, "term": signal.SIGTERM, "int": signal.SIGINT}
 _STEPS = (["convert"], ["train"], ["predict"], ["ensemble"], ["postprocess"])
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the harness works, and on what: the toy contest, or the data of an experiment of conf/."""
+
+    folder: Path
+    experiment: str | None = None
+    data: Path | None = None
+    output: Path | None = None
+
+    @property
+    def work(self) -> Path:
+        return self.output or self.folder / "work"
+
+    def words(self) -> list[str]:
+        own = [f"paths.data={self.data or self.folder / 'toy'}", f"paths.output={self.work}"]
+        own += [f"paths.submissions={self.work / 'submissions'}"]
+        return own if self.experiment is None else [f"experiment={self.experiment}", *own]
 
 
 @dataclass
@@ -72,88 +95,106 @@ class Report:
         return f"{self.stage}: {self.seconds:.1f} s undisturbed; {counts}; {verdict}"
 
 
-def prepare(folder: Path) -> None:
-    """A toy contest, and an output folder for each number of stages that have been run."""
+def prepare(place: Place) -> None:
+    """The contest, and an output folder for each number of stages that have been run."""
+    folder = place.folder
     if (folder / "after5").exists():
         return
     folder.mkdir(parents=True, exist_ok=True)
-    toy.draw(folder / "toy", seed=3, n_train=6, n_test=6)
+    if place.data is None:
+        toy.draw(folder / "toy", seed=3, n_train=6, n_test=6)
     (folder / "after0").mkdir()
     for number, step in enumerate(_STEPS, 1):
-        _restored(folder, number - 1)
+        restored(folder, number - 1)
         short = ["trainer.steps=6"] if step == ["train"] else []
-        _finish(folder, [*step, *short])
+        _finish(place, [*step, *short])
         if step == ["predict"]:
-            shutil.copytree(folder / "work/runs/baseline", folder / "work/runs/other")
-        shutil.copytree(folder / "work", folder / f"after{number}")
+            shutil.copytree(place.work / f"runs/{RUN}", place.work / "runs/other")
+        shutil.copytree(place.work, folder / f"after{number}")
 
 
-def torture(name: str, folder: Path, kills: int, kind: str, chance: random.Random) -> Report:
+def torture(name: str, place: Place, kills: int, kind: str, chance: random.Random) -> Report:
     """Kill a stage so many times at random moments, each time starting it again where it was left."""
-    report, command = Report(name, kind), STAGES[name]
-    _restored(folder, _BEFORE[name])
+    report, command, folder = Report(name, kind), STAGES[name], place.folder
+    restored(folder, _BEFORE[name])
     begin = time.monotonic()
-    _finish(folder, command)
+    _finish(place, command)
     report.seconds = time.monotonic() - begin
-    wanted = _content(folder / "work")
+    wanted = holds(place.work)
     most = 3 * kills + 10
     while report.kills < kills and report.starts < most:
-        _restored(folder, _BEFORE[name])
+        restored(folder, _BEFORE[name])
         # A training is hit several times before it may end; anything else would end by itself.
         for _ in range(min(5, kills - report.kills) if command[0] in ("train", "run") else 1):
             report.starts += 1
-            if not _killed(folder, command, chance.uniform(0, report.seconds), _SIGNALS[kind]):
+            hit, wrong = _killed(place, command, chance.uniform(0, report.seconds), kind)
+            report.kills += hit
+            wrong += _broken(place.work)
+            wrong += left(place.work) if kind != "kill" else []
+            report.wrong += [f"after kill {report.kills}: {one}" for one in wrong]
+            if not hit:
                 break
-            report.kills += 1
-            report.wrong += [f"after kill {report.kills}: {one}" for one in _broken(folder / "work")]
         report.starts += 1
-        report.wrong += _finish(folder, command, check=False)
+        report.wrong += _finish(place, command, check=False)
         report.finished += 1
         tolerance = 1e-5 if name == "train2" else 0.0
-        report.wrong += _differences(wanted, _content(folder / "work"), tolerance)
+        report.wrong += differences(wanted, holds(place.work), tolerance)
     return report
 
 
-def _command(folder: Path, command: Sequence[str]) -> list[str]:
+def line_of(place: Place, command: Sequence[str]) -> list[str]:
     stage, *own = command
     processor = [word for word in SMALL if word in ("trainer.accelerator=cpu", "trainer.threads=1")]
     known = {"train": SMALL, "run": [*SMALL, "n_folds=2"], "convert": ["n_folds=2"], "predict": processor}
-    places = [f"paths.data={folder / 'toy'}", f"paths.output={folder / 'work'}"]
-    places += [f"paths.submissions={folder / 'work/submissions'}"]
-    return [sys.executable, "-m", "pipeline", stage, *places, *known.get(stage, []), *own]
+    run = [] if stage == "convert" or own[:1] == ["runs=[baseline,other]"] else [f"run={RUN}"]
+    return [sys.executable, "-m", "pipeline", stage, *place.words(), *run, *known.get(stage, []), *own]
 
 
-def _restored(folder: Path, number: int) -> None:
+def restored(folder: Path, number: int) -> None:
     shutil.rmtree(folder / "work", ignore_errors=True)
     shutil.copytree(folder / f"after{number}", folder / "work")
 
 
-def _finish(folder: Path, command: Sequence[str], check: bool = True) -> list[str]:
+def _finish(place: Place, command: Sequence[str], check: bool = True) -> list[str]:
     """Run to the end; what was wrong."""
-    done = subprocess.run(_command(folder, command), capture_output=True, text=True, check=False)
+    done = subprocess.run(line_of(place, command), capture_output=True, text=True, check=False)
     if done.returncode and check:
         raise RuntimeError(f"{' '.join(command)}: {done.stderr[-2000:]}")
     return [f"it did not finish: {done.stderr[-500:]}"] if done.returncode else []
 
 
-def _killed(folder: Path, command: Sequence[str], after: float, number: int) -> bool:
-    """Start it and send a signal, to all of its processes, after so many seconds; whether that hit it running."""
-    quiet = subprocess.DEVNULL
-    process = subprocess.Popen(_command(folder, command), start_new_session=True, stdout=quiet, stderr=quiet)
-    try:
-        process.wait(after)
-        return False
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, number)
-    try:
-        process.wait(120)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        raise RuntimeError(f"{' '.join(command)} was still there two minutes after signal {number}") from None
-    finally:
-        _end_of(process.pid)
-    return process.returncode != 0
+def _killed(place: Place, command: Sequence[str], after: float, kind: str) -> tuple[bool, list[str]]:
+    """Start it and send a signal, to all of its processes, after so many seconds.
+
+    Whether that hit it running, and what was wrong with the way it ended.
+    """
+    with open(place.folder / "said.txt", "w+b") as said:
+        line = line_of(place, command)
+        process = subprocess.Popen(line, start_new_session=True, stdout=subprocess.DEVNULL, stderr=said)
+        try:
+            process.wait(after)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, _SIGNALS[kind])
+        try:
+            process.wait(120)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            raise RuntimeError(f"{' '.join(command)} was still there two minutes after signal {kind}") from None
+        finally:
+            _end_of(process.pid)
+        said.seek(0)
+        text = said.read().decode(errors="replace")
+    status = process.returncode
+    wrong = [] if status in (0, *_STATUS[kind]) else [f"its exit status is {status}: {text[-500:]}"]
+    if kind != "kill" and status > 0 and "Traceback" in text:
+        wrong.append(f"it shows a traceback: {text[-500:]}")
+    return status != 0, wrong
+
+
+def left(output: Path) -> list[str]:
+    """Temporary files that a stage has not cleared away though it was told to end."""
+    return [f"{path.relative_to(output)} was left behind" for path in output.rglob("*.partial")]
 
 
 def _end_of(group: int) -> None:
@@ -211,7 +252,7 @@ def _lasting(content: Any) -> Any:
     return [_lasting(value) for value in content] if isinstance(content, list) else content
 
 
-def _content(output: Path) -> dict[str, Any]:
+def holds(output: Path) -> dict[str, Any]:
     """What an output folder holds: digests, and the tensors of weights, by the file's place in it."""
     result = {}
     for path in _files(output):
@@ -222,7 +263,7 @@ def _content(output: Path) -> dict[str, Any]:
     return result
 
 
-def _differences(wanted: dict[str, Any], found: dict[str, Any], tolerance: float) -> list[str]:
+def differences(wanted: dict[str, Any], found: dict[str, Any], tolerance: float) -> list[str]:
     """Names of files that only one has, and of those that are not the same."""
     result = [f"{name} is missing" for name in wanted.keys() - found.keys()]
     result += [f"{name} was left behind" for name in found.keys() - wanted.keys()]
