@@ -33,8 +33,9 @@ _held: set[Path] = set()  # by this process, to which the system would give them
 def alone(file: Path, work: str) -> Iterator[None]:
     """Hold the lock `file` during the block; InputError, naming the process and when it began, where another has it.
 
-    work: what is done, for the message. Of several processes of one training the first holds it for all. Where the
-    disk knows no locks, as some that are reached over a network, the block runs without.
+    work: what is done, for the message. Folders that are made for the lock go with it if nothing else is in them. Of
+    several processes of one training the first holds it for all. Where the disk knows no locks, as some that are
+    reached over a network, the block runs without.
     """
     if any(os.environ.get(name, "0") != "0" for name in _RANKS):
         yield
@@ -42,6 +43,7 @@ def alone(file: Path, work: str) -> Iterator[None]:
     file = file.absolute()
     if file in _held:
         raise InputError(f"{work}: this process is at it already")
+    new = [folder for folder in file.parents if not folder.exists()]  # the deepest first
     handle = _take(file, work)
     _held.add(file)
     try:
@@ -55,13 +57,19 @@ def alone(file: Path, work: str) -> Iterator[None]:
             if os.name == "nt":
                 with contextlib.suppress(OSError):
                     file.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the first that holds something keeps those above it
+            for folder in new:
+                folder.rmdir()
 
 
 def _take(file: Path, work: str) -> int | None:
     """The open and locked file; None where the disk knows no locks."""
-    file.parent.mkdir(parents=True, exist_ok=True)
     while True:
-        handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+        except FileNotFoundError:  # its holder ended, and took the folder that it had made with it
+            continue
         try:
             _lock(handle)
         except OSError as error:

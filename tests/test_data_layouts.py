@@ -101,7 +101,7 @@ def test_the_pictures_of_a_contest_are_all_that_a_reader_opens(
 ) -> None:
     competition, _ = draw_contest(tmp_path, key)
     opened, truly = set(), Image.open
-    monkeypatch.setattr(Image, "open", lambda path: opened.add(Path(path)) or truly(path))
+    monkeypatch.setattr(Image, "open", lambda path, **options: opened.add(Path(path)) or truly(path, **options))
     contest.read_train(tmp_path, competition, "csv")
     contest.read_test(tmp_path, competition)
     assert opened <= set(contest.list_pictures(tmp_path, competition, "csv"))

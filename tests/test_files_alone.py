@@ -52,6 +52,15 @@ def python(code: str, *words: object, **options: object) -> subprocess.Popen[str
     return subprocess.Popen(line, stdout=subprocess.PIPE, text=True, start_new_session=True, **options)  # type: ignore[call-overload, no-any-return]
 
 
+def test_folders_made_for_a_lock_go_with_it_unless_something_else_is_in_them(tmp_path: Path) -> None:
+    with alone(tmp_path / "a/b/.lock", "nothing"):
+        assert (tmp_path / "a/b/.lock").is_file()
+    assert not (tmp_path / "a").exists()
+    with alone(tmp_path / "a/b/.lock", "something"):
+        (tmp_path / "a/made").touch()
+    assert [path.name for path in tmp_path.rglob("*")] == ["a", "made"]
+
+
 def test_of_many_processes_one_at_a_time_has_a_lock(tmp_path: Path) -> None:
     count = tmp_path / "count"
     count.write_text("0")

@@ -38,8 +38,9 @@ def prepared(root: Path, competition: Competition, made: list[Instances]) -> tup
     ]
     if competition.submission_layout == "coco":
         images = [{**one, "source_id": 900 + k} for k, one in enumerate(images)]
+    categories = [{"id": k, "name": name} for k, name in enumerate(competition.categories, 1)]
     info = {"format": "maskline-coco", "version": 1, "competition": competition.key}
-    coco = {"info": info, "images": images, "categories": [], "annotations": []}
+    coco = {"info": info, "images": images, "categories": categories, "annotations": []}
     write_coco(paths.test, coco)
     write_instances(paths.run("r") / "instances_test.json", made, coco)
     return paths, {one.image_id: (one.size[0], one.size[1]) for one in made}
